@@ -1,0 +1,221 @@
+//! The boundary between the server and what it serves.
+//!
+//! An [`Application`] answers requests; a WSGI app, an ASGI app, a policy over two of them and the
+//! admin endpoint all are one, so adding a kind touches nothing else. Dropping the future of a call,
+//! or later the body of its response, means that the client has gone: nobody has to ask for it.
+
+use std::fmt;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::body::Body;
+use crate::route::MountPoint;
+use crate::ws::Handshake;
+
+/// A future on the heap that may move between threads.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A response head with a body of any kind.
+pub type Response = http::Response<Body>;
+
+/// Answers requests of one mount.
+pub trait Application: Send + Sync + fmt::Debug + 'static {
+    /// What this application is, for start-up lines, `twinspan routes` and metrics.
+    fn description(&self) -> Description;
+
+    /// Answers one request. Dropping the future, or later the response body, means that the client has gone.
+    fn call(&self, request: Request) -> BoxFuture<'static, Result<Response, AppError>>;
+
+    /// The WebSocket side; `None` (the default) means that upgrades pass this application by.
+    fn websocket(&self) -> Option<&dyn WebSocketApplication> {
+        None
+    }
+
+    /// Runs before the worker accepts (ASGI `lifespan.startup`).
+    fn startup(&self) -> BoxFuture<'_, Result<(), AppError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// Runs after the last connection has drained (ASGI `lifespan.shutdown`).
+    fn shutdown(&self) -> BoxFuture<'_, Result<(), AppError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// The routes that the application's own router defines, read after [`Application::startup`].
+    fn routes(&self) -> BoxFuture<'_, Result<RouteTable, RoutesError>> {
+        Box::pin(std::future::ready(Err(RoutesError::Unreadable {
+            what: "this application".into(),
+        })))
+    }
+}
+
+/// Serves WebSocket connections.
+pub trait WebSocketApplication: Send + Sync {
+    /// Answers one handshake and lives as long as its connection. A handshake that is dropped
+    /// unanswered is denied with 500; [`AppError`] is logged.
+    fn connect(&self, handshake: Handshake) -> BoxFuture<'static, Result<(), AppError>>;
+}
+
+/// What kind of application stands behind a mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Interface {
+    /// PEP 3333.
+    Wsgi,
+    /// ASGI 3.
+    Asgi,
+    /// Written in Rust against [`Application`].
+    Native,
+}
+
+impl fmt::Display for Interface {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Wsgi => "WSGI",
+            Self::Asgi => "ASGI",
+            Self::Native => "native",
+        })
+    }
+}
+
+/// What an application says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Description {
+    pub interface: Interface,
+    /// Most threads that may run the application at once; `None` where it does not use threads.
+    pub threads: Option<usize>,
+}
+
+/// One HTTP request, routed.
+#[derive(Debug)]
+pub struct Request {
+    pub head: http::request::Parts,
+    pub body: Body,
+    /// Where the application is mounted and what is left of the path.
+    pub at: MountPoint,
+    /// Who asked, as seen by the first proxy that is trusted.
+    pub origin: Origin,
+    pub conn: Arc<ConnInfo>,
+}
+
+/// The client's side of a request after trusted proxies have been believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    pub scheme: Scheme,
+    /// `None` on a unix socket without a trusted proxy.
+    pub client: Option<SocketAddr>,
+}
+
+/// The scheme that the client used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    Http,
+    Https,
+}
+
+impl Scheme {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+
+    /// The scheme of a WebSocket over this one (RFC 6455 §3).
+    pub fn websocket(self) -> &'static str {
+        match self {
+            Self::Http => "ws",
+            Self::Https => "wss",
+        }
+    }
+
+    pub fn default_port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+}
+
+/// What is known of a connection before its first request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnInfo {
+    /// `None` on a unix socket.
+    pub peer: Option<SocketAddr>,
+    pub local: LocalAddr,
+    pub scheme: Scheme,
+}
+
+/// Where a connection was accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LocalAddr {
+    Tcp(SocketAddr),
+    Unix(Arc<str>),
+}
+
+/// Why an application did not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// Raised, or broke the protocol: 500. The application's adapter has logged the details.
+    #[error("{0}")]
+    Failed(String),
+    /// Every thread is busy and the queue is full: 503 with `Retry-After` (RFC 9110 §15.6.4).
+    #[error("{waiting} requests wait already")]
+    Overloaded { waiting: usize },
+    /// No response head within the deadline: 504.
+    #[error("no response within {0:?}")]
+    Timeout(Duration),
+}
+
+/// What an application's own router defines: plain data, so that commands, policies and the
+/// supervisor never hold Python objects.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteTable {
+    pub routes: Vec<Route>,
+}
+
+/// One route of an application.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// As the framework writes it: `/items/{id}`, `/users/<int:id>`.
+    pub template: String,
+    /// Anchored regular expression over the decoded path below the mount.
+    pub pattern: String,
+    pub kind: RouteKind,
+    /// Upper case; `None` means every method. Never holds the HEAD or OPTIONS that a framework adds by itself.
+    pub methods: Option<Vec<String>>,
+    /// Only requests for this host, where the router says so: a regular expression over the host name without the port.
+    pub host: Option<String>,
+    /// The router redirects `path` to `path/` or back when only that form is defined.
+    pub redirects_slash: bool,
+    /// `false` when a converter decides in Python what the pattern can only approximate.
+    pub exact: bool,
+    /// Dotted name of the view.
+    pub endpoint: Option<String>,
+    pub file: Option<String>,
+    pub line: Option<u32>,
+}
+
+/// What a route answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RouteKind {
+    Http,
+    WebSocket,
+}
+
+/// Why an application's routes are not known.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum RoutesError {
+    /// No router that can be read was found in the object.
+    #[error("the router of {what} cannot be read")]
+    Unreadable { what: String },
+    /// The router was found, one of its routes cannot be expressed.
+    #[error("route `{template}`: {problem}")]
+    Route { template: String, problem: String },
+}

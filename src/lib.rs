@@ -1,0 +1,21 @@
+//! Twinspan serves WSGI and ASGI applications mixed on one port. This crate is the server; it does not
+//! know Python, only [`Application`](app::Application), and its tests need no interpreter.
+//!
+//! The modules stand in the order in which a request meets them:
+//!
+//! ```text
+//! listen -> http (h1, h2) -> dispatch -> route -> Application -> Response
+//!             \-> ws: Handshake --^
+//! supervisor (parent) -> worker (one process that runs the line above)
+//! ```
+
+#![forbid(unsafe_code)]
+
+pub mod app;
+pub mod body;
+pub mod config;
+pub mod drain;
+pub mod http;
+pub mod policy;
+pub mod route;
+pub mod ws;

@@ -1,0 +1,3 @@
+//! Applications over applications: who owns a route, and later who answers it.
+
+pub mod ownership;

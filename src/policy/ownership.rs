@@ -1,0 +1,1 @@
+//! Ownership: an application gets exactly the routes that its own router defines.
