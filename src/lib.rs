@@ -16,6 +16,7 @@ pub mod body;
 pub mod config;
 pub mod drain;
 pub mod http;
+pub mod metrics;
 pub mod policy;
 pub mod route;
 pub mod ws;
