@@ -8,8 +8,9 @@
 pub mod access_log;
 pub mod export;
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -21,7 +22,8 @@ pub struct Metrics {
     apps: Vec<Arc<AppMetrics>>,
     connections: Gauge,
     connections_total: Counter,
-    refused: [Counter; RefusedBy::ALL.len()],
+    /// By reason. Behind a lock, because a refusal is rare and its reasons are declared where they arise.
+    refused: Mutex<BTreeMap<&'static str, u64>>,
     log_lines_dropped: Counter,
 }
 
@@ -35,7 +37,7 @@ impl Metrics {
                 .collect(),
             connections: Gauge::default(),
             connections_total: Counter::default(),
-            refused: Default::default(),
+            refused: Mutex::default(),
             log_lines_dropped: Counter::default(),
         })
     }
@@ -45,24 +47,22 @@ impl Metrics {
         self.apps.get(index)
     }
 
-    pub fn connection_opened(&self) {
+    /// A connection was accepted; it is open as long as the guard lives.
+    #[must_use = "the connection is counted as closed when this is dropped"]
+    pub fn connection_opened(self: &Arc<Self>) -> OpenConnection {
         self.connections_total.add(1);
         self.connections.add(1);
-    }
-
-    pub fn connection_closed(&self) {
-        self.connections.add(-1);
+        OpenConnection(Arc::clone(self))
     }
 
     /// A request was answered without any application having seen it.
-    pub fn refused(&self, by: RefusedBy) {
-        let [malformed, path, route] = &self.refused;
-        match by {
-            RefusedBy::Malformed => malformed,
-            RefusedBy::Path => path,
-            RefusedBy::Route => route,
-        }
-        .add(1);
+    pub fn refused(&self, reason: &'static str) {
+        *self.lock_refused().entry(reason).or_default() += 1;
+    }
+
+    fn lock_refused(&self) -> MutexGuard<'_, BTreeMap<&'static str, u64>> {
+        // A panic while the lock is held leaves plain numbers behind.
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn log_line_dropped(&self) {
@@ -76,8 +76,8 @@ impl Metrics {
         snapshot.number(Family::Workers, &[], 1);
         snapshot.number(Family::Connections, &[], self.connections.get());
         snapshot.number(Family::ConnectionsTotal, &[], self.connections_total.get());
-        for (by, counter) in RefusedBy::ALL.iter().zip(&self.refused) {
-            snapshot.number(Family::RefusedTotal, &[by.as_str()], counter.get());
+        for (reason, count) in &*self.lock_refused() {
+            snapshot.number(Family::RefusedTotal, &[reason], *count);
         }
         snapshot.number(Family::LogLinesDropped, &[], self.log_lines_dropped.get());
         for app in &self.apps {
@@ -87,26 +87,13 @@ impl Metrics {
     }
 }
 
-/// Why a request never reached an application.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RefusedBy {
-    /// The strict layer: bytes or a head that two readers could understand differently.
-    Malformed,
-    /// A path with two readings.
-    Path,
-    /// No rule matches.
-    Route,
-}
+/// One open connection.
+#[derive(Debug)]
+pub struct OpenConnection(Arc<Metrics>);
 
-impl RefusedBy {
-    const ALL: [Self; 3] = [Self::Malformed, Self::Path, Self::Route];
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Malformed => "malformed",
-            Self::Path => "path",
-            Self::Route => "no_route",
-        }
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.connections.add(-1);
     }
 }
 
@@ -172,13 +159,12 @@ impl AppMetrics {
         self.aborted.add(1);
     }
 
-    pub fn websocket_opened(&self) {
+    /// A WebSocket was accepted; it is open as long as the guard lives.
+    #[must_use = "the WebSocket is counted as closed when this is dropped"]
+    pub fn websocket_opened(self: &Arc<Self>) -> OpenWebSocket {
         self.websockets_total.add(1);
         self.websockets.add(1);
-    }
-
-    pub fn websocket_closed(&self) {
-        self.websockets.add(-1);
+        OpenWebSocket(Arc::clone(self))
     }
 
     fn snapshot(&self, snapshot: &mut Snapshot) {
@@ -204,6 +190,16 @@ impl AppMetrics {
             snapshot.number(Family::PoolBusy, &[name], self.pool.busy.get());
             snapshot.number(Family::PoolWaiting, &[name], self.pool.waiting.get());
         }
+    }
+}
+
+/// One open WebSocket.
+#[derive(Debug)]
+pub struct OpenWebSocket(Arc<AppMetrics>);
+
+impl Drop for OpenWebSocket {
+    fn drop(&mut self) {
+        self.0.websockets.add(-1);
     }
 }
 
@@ -473,7 +469,7 @@ impl Family {
                 name: "twinspan_requests_refused_total",
                 kind: Kind::Counter,
                 labels: &["reason"],
-                help: "Requests that no application has seen: malformed, an ambiguous path, no route.",
+                help: "Requests that no application has seen, by reason.",
             },
             Self::WebSockets => Declaration {
                 name: "twinspan_websockets",
@@ -628,8 +624,9 @@ mod tests {
     #[test]
     fn merging_adds_what_workers_count_and_keeps_what_only_one_of_them_knows() {
         let (one, two) = (registry(&["app"]), registry(&["app"]));
+        let _open = [one.connection_opened(), two.connection_opened()];
         for metrics in [&one, &two] {
-            metrics.connection_opened();
+            metrics.refused("no route");
             let app = metrics.app(0).unwrap();
             app.begin();
             app.end(StatusCode::OK, Duration::from_millis(1));
@@ -657,6 +654,10 @@ mod tests {
             value(&merged, Family::RequestsTotal, &["app", "418"]),
             Some(Value::Number(1))
         );
+        assert_eq!(
+            value(&merged, Family::RefusedTotal, &["no route"]),
+            Some(Value::Number(2))
+        );
         let Some(Value::Histogram { counts, sum_nanos }) =
             value(&merged, Family::RequestDuration, &["app"])
         else {
@@ -668,7 +669,7 @@ mod tests {
     #[test]
     fn a_worker_that_ended_leaves_its_counters_and_takes_its_gauges_along() {
         let metrics = registry(&["app"]);
-        metrics.connection_opened();
+        let _open = metrics.connection_opened();
         let left = metrics.snapshot().retire();
         assert_eq!(
             value(&left, Family::ConnectionsTotal, &[]),
@@ -676,6 +677,22 @@ mod tests {
         );
         assert_eq!(value(&left, Family::Connections, &[]), None);
         assert_eq!(value(&left, Family::Workers, &[]), None);
+    }
+
+    #[test]
+    fn connections_and_websockets_are_open_as_long_as_somebody_holds_them() {
+        let metrics = registry(&["app"]);
+        let connection = metrics.connection_opened();
+        let websocket = metrics.app(0).unwrap().websocket_opened();
+        let open = |family, labels: &[&str]| value(&metrics.snapshot(), family, labels);
+        let (none, one) = (Some(Value::Number(0)), Some(Value::Number(1)));
+        assert_eq!(open(Family::Connections, &[]), one);
+        assert_eq!(open(Family::WebSockets, &["app"]), one);
+        drop((connection, websocket));
+        assert_eq!(open(Family::Connections, &[]), none);
+        assert_eq!(open(Family::WebSockets, &["app"]), none);
+        assert_eq!(open(Family::ConnectionsTotal, &[]), one);
+        assert_eq!(open(Family::WebSocketsTotal, &["app"]), one);
     }
 
     #[test]
@@ -704,6 +721,7 @@ mod tests {
     fn every_sample_has_as_many_labels_as_its_family_declares() {
         let metrics = registry(&["app"]);
         let app = metrics.app(0).unwrap();
+        metrics.refused("no route");
         app.pool.threads.set(1);
         app.begin();
         app.end(StatusCode::OK, Duration::ZERO);
