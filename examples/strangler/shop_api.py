@@ -1,9 +1,7 @@
-"""The new application: the shop's JSON API, the live order board and the first page that has moved, in FastAPI.
+"""The new application, in FastAPI: a JSON API, the live order board, the first page that moved.
 
 It owns exactly the routes below. Everything else is still answered by `shop_legacy`.
 """
-
-from __future__ import annotations
 
 import asyncio
 import sqlite3
@@ -31,10 +29,11 @@ Status = Literal["new", "packed", "shipped", "delivered", "cancelled"]
 class Board:
     """Knows when an order has changed, whoever changed it.
 
-    An order may come in through Flask or through this application, and in another worker process than the one that
-    holds the WebSocket, so that no signal inside Python reaches every board. SQLite is asked instead:
-    `PRAGMA data_version` changes when another connection has committed, and reading it costs microseconds.
-    Each board remembers how far it has read (`change`) and fetches what came after; a slow one only falls behind.
+    An order may come in through Flask or through this application, and in another worker process
+    than the one that holds the WebSocket, so that no signal inside Python reaches every board.
+    SQLite is asked instead: `PRAGMA data_version` changes when another connection has committed,
+    and reading it costs microseconds. Each board remembers how far it has read (`change`) and
+    fetches what came after; a slow one only falls behind.
     """
 
     POLL_SECONDS = 0.2
@@ -168,17 +167,21 @@ def get_order(order: Annotated[store.Order, Depends(own_order)]) -> OrderOut:
 
 
 @app.patch("/api/orders/{order_id}", dependencies=[Depends(staff)])
-def change_order(change: OrderChange, order: Annotated[store.Order, Depends(own_order)]) -> OrderOut:
+def change_order(
+    change: OrderChange, order: Annotated[store.Order, Depends(own_order)]
+) -> OrderOut:
     try:
         return order_out(store.set_status(order.id, change.status))
-    except store.Conflict as conflict:
+    except store.ConflictError as conflict:
         raise HTTPException(409, str(conflict)) from conflict
 
 
 # HEAD too: Flask answered it for every GET, FastAPI does only when told.
 @app.api_route("/orders/{order_id:int}", methods=["GET", "HEAD"], response_class=HTMLResponse)
-def order_page(request: Request, order_id: int, values: Annotated[dict[str, Any], Depends(session)]) -> Response:
-    """The page that used to be `shop_legacy.order_page`, from the same template; its form still posts to Flask."""
+def order_page(
+    request: Request, order_id: int, values: Annotated[dict[str, Any], Depends(session)]
+) -> Response:
+    """What `shop_legacy.order_page` was, from the same template; its form still posts to Flask."""
     if "user" not in values:
         return RedirectResponse(f"/login?next=/orders/{order_id}", 302)
     name = values["user"]
@@ -192,14 +195,18 @@ def order_page(request: Request, order_id: int, values: Annotated[dict[str, Any]
     try:
         page["order"] = own_order(order_id, name)
     except HTTPException as error:
-        page["error"] = {"code": error.status_code, "name": "Not found", "description": error.detail}
+        page["error"] = {
+            "code": error.status_code,
+            "name": "Not found",
+            "description": error.detail,
+        }
         return templates.TemplateResponse(request, "error.html", page, error.status_code)
     return templates.TemplateResponse(request, "order.html", page)
 
 
 @app.websocket("/ws/orders")
 async def order_board(websocket: WebSocket) -> None:
-    """Sends every open order once, then each order that is placed or changes, as soon as it does."""
+    """Sends every open order once, then each one that is placed or changes, as soon as it does."""
     values = await anyio.to_thread.run_sync(session, websocket)
     if not await anyio.to_thread.run_sync(store.is_staff, values.get("user", "")):
         # Before the accept: the handshake is answered with 403.
@@ -220,7 +227,9 @@ async def send_changes(websocket: WebSocket) -> None:
     change = board.change
     try:
         orders = await anyio.to_thread.run_sync(store.open_orders)
-        await websocket.send_json({"type": "snapshot", "orders": [order_json(order) for order in orders]})
+        await websocket.send_json(
+            {"type": "snapshot", "orders": [order_json(order) for order in orders]}
+        )
         while True:
             await board.wait_beyond(change)
             for order in await anyio.to_thread.run_sync(store.orders_changed_after, change):

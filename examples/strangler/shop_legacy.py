@@ -1,10 +1,8 @@
 """The old application: a tea shop in Flask, as it has been for years.
 
-Product pages, orders, pictures and exports are still answered here. What `shop_api` defines is answered there;
-`order_page` below is such a route and waits to be deleted.
+Product pages, orders, pictures and exports are still answered here. What `shop_api` defines is
+answered there; `order_page` below is such a route and waits to be deleted.
 """
-
-from __future__ import annotations
 
 import csv
 import io
@@ -31,7 +29,8 @@ from werkzeug.wrappers import Response
 app = Flask(__name__)
 app.secret_key = store.secret_key()
 app.config["MAX_CONTENT_LENGTH"] = 4 * 1024 * 1024
-# Other sites' forms and WebSockets come without the cookie, so that the JSON API and the board are not theirs to use.
+# Other sites' forms and WebSockets come without the cookie, so that the JSON API and the board are
+# not theirs to use.
 app.config["SESSION_COOKIE_SAMESITE"] = "Lax"
 
 # By content, not by file name: the first bytes of the pictures that browsers show.
@@ -55,7 +54,8 @@ def check_form_token() -> None:
     """A form must bring the token of the session that it was made for."""
     if request.method == "POST" and request.endpoint:
         expected = session.get("csrf")
-        if not expected or not secrets.compare_digest(expected.encode(), request.form.get("csrf", "").encode()):
+        brought = request.form.get("csrf", "")
+        if not expected or not secrets.compare_digest(expected.encode(), brought.encode()):
             abort(400, "This form is too old. Go back, load the page again and send it once more.")
 
 
@@ -142,7 +142,10 @@ def place_order() -> Response:
 @app.get("/orders/<int:order_id>")
 @login_required
 def order_page(order_id: int) -> str:
-    """Moved: `shop_api.order_page` answers this path now. Delete this view when no traffic comes here any more."""
+    """Moved: `shop_api.order_page` answers this path now.
+
+    Delete this view when no traffic comes here any more.
+    """
     return render_template("order.html", order=own_order(order_id))
 
 
@@ -154,7 +157,7 @@ def cancel_order(order_id: int) -> Response:
     try:
         store.set_status(order.id, "cancelled")
         flash(f"Order {order.id} is cancelled.", "success")
-    except store.Conflict as conflict:
+    except store.ConflictError as conflict:
         flash(f"Too late: {conflict}.", "warning")
     return redirect("/orders")
 
@@ -169,19 +172,27 @@ def export_orders() -> Response:
         writer = csv.writer(line)
         writer.writerow(["order", "placed", "customer", "product", "quantity", "euro", "status"])
         for order in store.every_order():
-            euro = f"{order.cents / 100:.2f}"
-            writer.writerow([order.id, order.placed, order.customer, order.product, order.quantity, euro, order.status])
+            of_whom = [order.id, order.placed, order.customer]
+            of_what = [order.product, order.quantity, f"{order.cents / 100:.2f}", order.status]
+            writer.writerow(of_whom + of_what)
             yield line.getvalue()
             line.seek(0)
             line.truncate()
 
-    return Response(lines(), mimetype="text/csv", headers={"content-disposition": 'attachment; filename="orders.csv"'})
+    return Response(
+        lines(),
+        mimetype="text/csv",
+        headers={"content-disposition": 'attachment; filename="orders.csv"'},
+    )
 
 
 @app.get("/board")
 @staff_required
 def board() -> str:
-    """The page of the live board. Its news come from the WebSocket of `shop_api`, its buttons use the API there."""
+    """The page of the live board.
+
+    Its news come from the WebSocket of `shop_api`, its buttons use the API there.
+    """
     return render_template("board.html")
 
 
@@ -190,7 +201,7 @@ def login() -> str | Response:
     if request.method == "POST":
         name = request.form.get("name", "")
         if store.check_password(name, request.form.get("password", "")):
-            # A new session with a new token: what was known before the login is worth nothing after it.
+            # A new session and token: what was known before the login is worth nothing after it.
             session.clear()
             session["user"] = name
             session["csrf"] = secrets.token_urlsafe(16)
@@ -213,6 +224,8 @@ def logout() -> Response:
 @app.errorhandler(HTTPException)
 def error_page(error: HTTPException) -> tuple[str, int, list[tuple[str, str]]]:
     kept = [
-        (name, value) for name, value in error.get_headers() if name.lower() not in ("content-type", "content-length")
+        (name, value)
+        for name, value in error.get_headers()
+        if name.lower() not in ("content-type", "content-length")
     ]
     return render_template("error.html", error=error), error.code or 500, kept

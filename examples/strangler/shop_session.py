@@ -1,11 +1,10 @@
 """The session cookie of the old application, as the new one reads it.
 
-A login must not end where a route has moved. Flask keeps its session in a signed cookie, so that the new
-application needs only the key and Flask's way to sign (Flask 3.1, `SecureCookieSessionInterface`). It reads the
-cookie and never writes it: one owner of the format is enough.
+A login must not end where a route has moved. Flask keeps its session in a signed cookie, so that
+the new application needs only the key and Flask's way to sign (Flask 3.1,
+`SecureCookieSessionInterface`). It reads the cookie and never writes it: one owner of the format is
+enough.
 """
-
-from __future__ import annotations
 
 import hashlib
 from typing import Any

@@ -1,10 +1,9 @@
 """The shop's data: one SQLite file that the old and the new application share.
 
-Both applications import this module and neither keeps anything in memory, because they may run as several
-worker processes. The folder is `$SHOP_DATA`, or `instance` beside this file; it is made and filled at first use.
+Both applications import this module and neither keeps anything in memory, because they may run as
+several worker processes. The folder is `$SHOP_DATA`, or `instance` beside this file; it is made and
+filled at first use.
 """
-
-from __future__ import annotations
 
 import functools
 import hashlib
@@ -43,7 +42,8 @@ CREATE TABLE orders (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     product_id INTEGER NOT NULL REFERENCES products (id),
     quantity INTEGER NOT NULL, customer TEXT NOT NULL, status TEXT NOT NULL, placed TEXT NOT NULL,
-    -- Grows with every insert and update: a reader that remembers the highest one that it saw asks for what came after.
+    -- Grows with every insert and update: a reader remembers the highest that it saw and asks for
+    -- what came after.
     change INTEGER NOT NULL
 );
 CREATE INDEX orders_by_change ON orders (change);
@@ -64,7 +64,7 @@ STAFF = {"ada"}
 CUSTOMERS = ("ada", "grace", "edsger", "barbara", "tony")
 
 
-class Conflict(Exception):
+class ConflictError(Exception):
     """The order cannot take the status that was asked for."""
 
 
@@ -108,6 +108,10 @@ def money(cents: int) -> str:
     return f"€ {cents // 100}.{cents % 100:02}"
 
 
+def timestamp(time: datetime) -> str:
+    return time.isoformat(timespec="seconds")
+
+
 def folder() -> Path:
     return Path(os.environ.get("SHOP_DATA") or Path(__file__).parent / "instance")
 
@@ -119,7 +123,7 @@ def pictures() -> Path:
 
 
 def connect() -> sqlite3.Connection:
-    """A connection of its own for every caller: SQLite's are cheap, and not made for sharing between threads."""
+    """A connection for one caller: they are cheap, and not made for sharing between threads."""
     path = folder() / "shop.sqlite"
     prepare(path)
     connection = sqlite3.connect(path, timeout=10)
@@ -137,8 +141,8 @@ def transaction() -> Generator[sqlite3.Connection]:
 def prepare(path: Path) -> None:
     """Makes the database at first use.
 
-    It is built under another name and linked into place whole, so that workers that start together never see half
-    of it; the one that comes second finds the name taken and drops its own.
+    It is built under another name and linked into place whole, so that workers that start together
+    never see half of it; the one that comes second finds the name taken and drops its own.
     """
     if path.exists():
         return
@@ -146,7 +150,7 @@ def prepare(path: Path) -> None:
     draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     try:
         with closing(sqlite3.connect(draft)) as connection, connection:
-            # Write-ahead log: readers (the live board) and the one writer do not wait for each other.
+            # Write-ahead log: readers (the live board) and the writer never wait for each other.
             connection.execute("PRAGMA journal_mode = WAL")
             connection.executescript(SCHEMA)
             fill(connection)
@@ -162,21 +166,25 @@ def fill(connection: sqlite3.Connection) -> None:
     for name, password in USERS.items():
         salt = secrets.token_bytes(16)
         connection.execute(
-            "INSERT INTO users VALUES (?, ?, ?, ?)", [name, salt, password_hash(password, salt), name in STAFF]
+            "INSERT INTO users VALUES (?, ?, ?, ?)",
+            [name, salt, password_hash(password, salt), name in STAFF],
         )
-    connection.executemany("INSERT INTO products (name, origin, note, cents, hue) VALUES (?, ?, ?, ?, ?)", PRODUCTS)
+    connection.executemany(
+        "INSERT INTO products (name, origin, note, cents, hue) VALUES (?, ?, ?, ?, ?)", PRODUCTS
+    )
     now = datetime.now(timezone.utc)
     recent = {0: "new", 1: "new", 2: "packed", 3: "shipped"}
     for number in range(300):
         age = 299 - number
         connection.execute(
-            "INSERT INTO orders (product_id, quantity, customer, status, placed, change) VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO orders (product_id, quantity, customer, status, placed, change)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
             [
                 number * 7 % len(PRODUCTS) + 1,
                 number * 5 % 4 + 1,
                 CUSTOMERS[number * 3 % len(CUSTOMERS)],
                 recent.get(age, "cancelled" if number % 17 == 0 else "delivered"),
-                (now - timedelta(hours=4 * age, minutes=number * 13 % 60)).isoformat(timespec="seconds"),
+                timestamp(now - timedelta(hours=4 * age, minutes=number * 13 % 60)),
                 number + 1,
             ],
         )
@@ -188,7 +196,8 @@ def password_hash(password: str, salt: bytes) -> bytes:
 
 def check_password(name: str, password: str) -> bool:
     with transaction() as connection:
-        row = connection.execute("SELECT salt, password FROM users WHERE name = ?", [name]).fetchone()
+        rows = connection.execute("SELECT salt, password FROM users WHERE name = ?", [name])
+        row = rows.fetchone()
     # An unknown name costs as much time as a wrong password.
     salt, expected = (row["salt"], row["password"]) if row else (b"", b"")
     return hmac.compare_digest(password_hash(password, salt), expected)
@@ -196,18 +205,21 @@ def check_password(name: str, password: str) -> bool:
 
 def is_staff(name: str) -> bool:
     with transaction() as connection:
-        return connection.execute("SELECT 1 FROM users WHERE name = ? AND staff", [name]).fetchone() is not None
+        rows = connection.execute("SELECT 1 FROM users WHERE name = ? AND staff", [name])
+        return rows.fetchone() is not None
 
 
 def secret_key() -> str:
-    """The key that signs session cookies, made with the database so that every worker and both applications have it."""
+    """The key that signs session cookies: one for both applications and every worker."""
     with transaction() as connection:
-        return connection.execute("SELECT value FROM settings WHERE name = 'secret_key'").fetchone()["value"]
+        rows = connection.execute("SELECT value FROM settings WHERE name = 'secret_key'")
+        return rows.fetchone()["value"]
 
 
 def products() -> list[Product]:
     with transaction() as connection:
-        return [Product(**row) for row in connection.execute("SELECT * FROM products ORDER BY name")]
+        rows = connection.execute("SELECT * FROM products ORDER BY name")
+        return [Product(**row) for row in rows]
 
 
 def product(product_id: int) -> Product | None:
@@ -233,7 +245,7 @@ def place_order(product_id: int, quantity: int, customer: str) -> Order:
         order_id = connection.execute(
             "INSERT INTO orders (product_id, quantity, customer, status, placed, change)"
             " VALUES (?, ?, ?, 'new', ?, (SELECT COALESCE(MAX(change), 0) + 1 FROM orders))",
-            [product_id, quantity, customer, datetime.now(timezone.utc).isoformat(timespec="seconds")],
+            [product_id, quantity, customer, timestamp(datetime.now(timezone.utc))],
         ).lastrowid
         return one_order(connection, order_id)
 
@@ -241,8 +253,8 @@ def place_order(product_id: int, quantity: int, customer: str) -> Order:
 def set_status(order_id: int, status: str) -> Order:
     """Moves an order on.
 
-    Raises `Conflict` if it is no longer in a status that `status` may follow; the check and the change are one
-    statement, so that two people who press the button together do not both win.
+    Raises `ConflictError` if it is no longer in a status that `status` may follow; the check and
+    the change are one statement, so that two people who press the button together do not both win.
     """
     before = [known for known, following in NEXT_STATUS.items() if status in following]
     with transaction() as connection:
@@ -253,7 +265,7 @@ def set_status(order_id: int, status: str) -> Order:
         ).rowcount
         current = one_order(connection, order_id)
     if not moved:
-        raise Conflict(f"order {order_id} is {current.status}, so it cannot become {status}")
+        raise ConflictError(f"order {order_id} is {current.status}, so it cannot become {status}")
     return current
 
 
@@ -267,13 +279,15 @@ def order(order_id: int) -> Order | None:
 
 
 def open_orders() -> list[Order]:
-    return find_orders(f"WHERE status IN ({', '.join('?' * len(OPEN_STATUSES))}) ORDER BY orders.id", OPEN_STATUSES)
+    marks = ", ".join("?" * len(OPEN_STATUSES))
+    return find_orders(f"WHERE status IN ({marks}) ORDER BY orders.id", OPEN_STATUSES)
 
 
 def orders(customer: str | None = None, status: str | None = None, limit: int = 50) -> list[Order]:
     """The latest orders, of one customer or with one status where that is given."""
     return find_orders(
-        "WHERE customer = COALESCE(?, customer) AND status = COALESCE(?, status) ORDER BY orders.id DESC LIMIT ?",
+        "WHERE customer = COALESCE(?, customer) AND status = COALESCE(?, status)"
+        " ORDER BY orders.id DESC LIMIT ?",
         [customer, status, limit],
     )
 

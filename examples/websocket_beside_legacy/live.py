@@ -1,10 +1,8 @@
 """The WebSocket beside the guest book: how many people read it right now, and what time it is.
 
-Plain ASGI without a framework, as small as a WebSocket application gets. It has no router that could be read, so
-it is given its path by a mount.
+Plain ASGI without a framework, as small as a WebSocket application gets. It has no router that
+could be read, so it is given its path by a mount.
 """
-
-from __future__ import annotations
 
 import asyncio
 import json
@@ -26,7 +24,7 @@ async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
     elif scope["type"] == "websocket":
         await reader(receive, send)
     else:
-        await send({"type": "http.response.start", "status": 426, "headers": [(b"upgrade", b"websocket")]})
+        await send({"type": "http.response.start", "status": 404, "headers": []})
         await send({"type": "http.response.body", "body": b"Only WebSockets live here.\n"})
 
 
@@ -58,8 +56,8 @@ async def tell(changed: asyncio.Event, send: Send) -> None:
     """Says how many are here whenever that changes, and the time every second."""
     while True:
         changed.clear()
-        now = f"{datetime.now(timezone.utc):%H:%M:%S}"
-        await send({"type": "websocket.send", "text": json.dumps({"readers": len(here), "time": now})})
+        news = {"readers": len(here), "time": f"{datetime.now(timezone.utc):%H:%M:%S}"}
+        await send({"type": "websocket.send", "text": json.dumps(news)})
         try:
             await asyncio.wait_for(changed.wait(), timeout=1)
         except asyncio.TimeoutError:

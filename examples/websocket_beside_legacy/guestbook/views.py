@@ -1,7 +1,5 @@
 """The guest book's pages: a list with a form, and one entry."""
 
-from __future__ import annotations
-
 import json
 import os
 
@@ -44,7 +42,8 @@ def read_entries() -> list[dict[str, str]]:
 
 
 def write_entry(values: dict[str, str]) -> None:
-    # One write to a file opened for appending: entries of several workers follow one another and never mix.
+    # One write to a file opened for appending: entries of several workers follow one another and
+    # never mix.
     descriptor = os.open(settings.GUESTBOOK, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         os.write(descriptor, json.dumps(values).encode() + b"\n")
