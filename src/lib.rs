@@ -15,6 +15,7 @@ pub mod app;
 pub mod body;
 pub mod config;
 pub mod drain;
+pub mod listen;
 pub mod http;
 pub mod metrics;
 pub mod policy;
