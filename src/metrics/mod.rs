@@ -40,9 +40,9 @@ impl Metrics {
         })
     }
 
-    /// The handle of the application at `index`; `None` where the registry was made for fewer.
-    pub fn app(&self, index: usize) -> Option<&Arc<AppMetrics>> {
-        self.apps.get(index)
+    /// The handles of the applications, in the order of their names.
+    pub fn apps(&self) -> &[Arc<AppMetrics>] {
+        &self.apps
     }
 
     pub fn connection_opened(&self) {
