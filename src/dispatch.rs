@@ -19,9 +19,9 @@ use crate::body::{Body, BodyError};
 use crate::config::{Config, Limits, Timeouts};
 use crate::drain::Drain;
 use crate::http::{Control, forwarded, strict};
-use crate::metrics::Metrics;
 use crate::metrics::access_log::{AccessLog, Entry};
-use crate::route::{App, Refusal, Router};
+use crate::metrics::{Metrics, RefusedBy};
+use crate::route::{App, MountPoint, Refusal, Router, RuleInfo};
 use crate::ws::{self, Handshake};
 
 /// Everything that connections of one worker share.
@@ -30,7 +30,7 @@ pub struct Dispatcher {
     config: Arc<Config>,
     router: Router,
     metrics: Arc<Metrics>,
-    access_log: Option<Arc<AccessLog>>,
+    access_log: Option<AccessLog>,
     drain: Drain,
 }
 
@@ -39,7 +39,7 @@ impl Dispatcher {
         config: Arc<Config>,
         router: Router,
         metrics: Arc<Metrics>,
-        access_log: Option<Arc<AccessLog>>,
+        access_log: Option<AccessLog>,
         drain: Drain,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -67,13 +67,13 @@ impl Dispatcher {
         &self.drain
     }
 
-    pub(crate) fn metrics(&self) -> &Metrics {
+    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
     }
 
     /// Notes a request that was refused before it had a head.
-    pub(crate) fn refused(&self, reason: &'static str) {
-        self.metrics.refused(reason);
+    pub(crate) fn refused(&self, by: RefusedBy, reason: &'static str) {
+        self.metrics.refused(by);
         debug!(reason, "a request was refused");
     }
 
@@ -91,7 +91,7 @@ impl Dispatcher {
         let mut response = match self.answer(head, incoming, conn, &mut record).await {
             Ok(response) => response,
             Err(refusal) => {
-                self.refused(refusal.reason);
+                self.refused(refusal.by, refusal.reason);
                 refuse(refusal)
             }
         };
@@ -130,7 +130,7 @@ impl Dispatcher {
         let (app, at) = self
             .router
             .route(&head, upgrade, forwarded.prefix.as_deref())?;
-        record.routed(app);
+        record.routed(app, &at);
         let mut body = Body::from(incoming);
         body.read_ahead().await;
         let request = Request {
@@ -165,14 +165,33 @@ impl Dispatcher {
         let connected = application.connect(handshake);
         let app_of_task = Arc::clone(app);
         self.drain.spawn(async move {
-            let _open = app_of_task.metrics.websocket_opened();
+            let _open = OpenWebSocket::new(&app_of_task);
             if let Err(error) = connected.await {
                 error!(app = %app_of_task.name, %error, "a WebSocket failed");
             }
         });
         answer.await.unwrap_or_else(|_| {
-            failed(app, &AppError::Failed("the handshake was not answered".into()))
+            failed(
+                app,
+                &AppError::Failed("the handshake was not answered".into()),
+            )
         })
+    }
+}
+
+/// Counts a WebSocket for as long as it lives, however it ends.
+struct OpenWebSocket<'a>(&'a App);
+
+impl<'a> OpenWebSocket<'a> {
+    fn new(app: &'a App) -> Self {
+        app.metrics.websocket_opened();
+        Self(app)
+    }
+}
+
+impl Drop for OpenWebSocket<'_> {
+    fn drop(&mut self) {
+        self.0.metrics.websocket_closed();
     }
 }
 
@@ -223,6 +242,7 @@ struct Record {
     control: Arc<Control>,
     began: Instant,
     app: Option<Arc<App>>,
+    rule: Option<Arc<RuleInfo>>,
     status: StatusCode,
     sent: u64,
     /// The response reached its end.
@@ -258,6 +278,7 @@ impl Record {
             control,
             began: Instant::now(),
             app: None,
+            rule: None,
             status: StatusCode::from_u16(CLIENT_CLOSED_REQUEST).unwrap_or_default(),
             sent: 0,
             complete: false,
@@ -273,9 +294,10 @@ impl Record {
         }
     }
 
-    fn routed(&mut self, app: &Arc<App>) {
+    fn routed(&mut self, app: &Arc<App>, at: &MountPoint) {
         app.metrics.begin();
         self.app = Some(Arc::clone(app));
+        self.rule = Some(Arc::clone(&at.rule));
     }
 }
 
@@ -286,18 +308,23 @@ impl Drop for Record {
         let elapsed = now.saturating_duration_since(self.began);
         if let Some(app) = &self.app {
             app.metrics.end(self.status, elapsed);
+            if !self.complete {
+                app.metrics.aborted();
+            }
         }
         if let (Some(log), Some(line)) = (&self.dispatcher.access_log, &self.line) {
+            let target = line.uri.path_and_query();
             log.log(&Entry {
                 client: line.origin.and_then(|origin| origin.client),
                 method: &line.method,
-                uri: &line.uri,
+                target: target.map_or("", |target| target.as_str()),
                 version: line.version,
                 status: self.status,
                 bytes: self.sent,
-                elapsed,
+                duration: elapsed,
                 app: self.app.as_ref().map(|app| &*app.name),
-                complete: self.complete,
+                rule: self.rule.as_ref().map(|rule| rule.name.as_str()),
+                aborted: !self.complete,
             });
         }
     }

@@ -5,8 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, warn};
 
 use crate::app::{Application, Description, RouteTable};
 use crate::config::{AppConfig, Config};
@@ -14,7 +13,7 @@ use crate::dispatch::Dispatcher;
 use crate::drain::Drain;
 use crate::error::LoadError;
 use crate::http::serve_connection;
-use crate::listen::Listener;
+use crate::listen::{Acceptor, Listener};
 use crate::metrics::Metrics;
 use crate::metrics::access_log::AccessLog;
 use crate::route::{self, App, Router};
@@ -64,7 +63,6 @@ pub struct AppReport {
 #[derive(Debug)]
 pub struct Worker {
     dispatcher: Arc<Dispatcher>,
-    access_log: Option<Arc<AccessLog>>,
     loaded: Vec<Loaded>,
     pub reports: Vec<AppReport>,
     drain: Drain,
@@ -79,9 +77,13 @@ impl Worker {
     pub async fn start(
         config: Arc<Config>,
         loaded: Vec<Loaded>,
-        metrics: Arc<Metrics>,
         drain: Drain,
     ) -> Result<Self, LoadError> {
+        let names: Vec<Arc<str>> = loaded
+            .iter()
+            .map(|app| app.config.name.as_str().into())
+            .collect();
+        let metrics = Metrics::new(&names);
         for (started, app) in loaded.iter().enumerate() {
             if let Err(error) = start_one(app, config.timeouts.startup).await {
                 stop_all(loaded.get(..started).unwrap_or_default()).await;
@@ -90,19 +92,16 @@ impl Worker {
         }
         match Self::assemble(&config, &loaded, &metrics).await {
             Ok((router, reports)) => {
-                let access_log = config
-                    .access_log
-                    .then(|| AccessLog::to_stdout(Arc::clone(&metrics)));
+                let access_log = open_access_log(&config, &metrics);
                 let dispatcher = Dispatcher::new(
                     Arc::clone(&config),
                     router,
                     metrics,
-                    access_log.clone(),
+                    access_log,
                     drain.clone(),
                 );
                 Ok(Self {
                     dispatcher,
-                    access_log,
                     loaded,
                     reports,
                     drain,
@@ -123,7 +122,7 @@ impl Worker {
     ) -> Result<(Router, Vec<AppReport>), LoadError> {
         let mut apps = Vec::new();
         let mut reports = Vec::new();
-        for (index, app) in loaded.iter().enumerate() {
+        for (app, metrics) in loaded.iter().zip(metrics.apps()) {
             let routes = app.application.routes().await;
             reports.push(AppReport {
                 name: app.config.name.clone(),
@@ -134,45 +133,89 @@ impl Worker {
             apps.push(Arc::new(App {
                 name: app.config.name.as_str().into(),
                 application: Arc::clone(&app.application),
-                metrics: metrics.app(index),
+                metrics: Arc::clone(metrics),
             }));
         }
         let router = route::build(config, &apps, &reports)?;
         Ok((router, reports))
     }
 
+    /// The registry that this worker counts in.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        self.dispatcher.metrics()
+    }
+
     /// Accepts on every listener until the drain begins, then lets everything finish and stops the applications.
     pub async fn serve(self, listeners: Vec<Listener>) {
         for listener in listeners {
+            let acceptor = match listener.into_acceptor() {
+                Ok(acceptor) => acceptor,
+                Err(error) => {
+                    error!(%error, "a listening socket cannot be used");
+                    continue;
+                }
+            };
             let dispatcher = Arc::clone(&self.dispatcher);
-            self.drain.spawn(accept(listener, dispatcher));
+            self.drain.spawn(accept(acceptor, dispatcher));
         }
         self.drain.begun().await;
         let limit = self.config.timeouts.graceful_shutdown;
         let dropped = self.drain.finish(limit).await;
         if dropped > 0 {
-            warn!(dropped, ?limit, "connections were cut off: they did not finish in time");
+            warn!(
+                dropped,
+                ?limit,
+                "connections were cut off: they did not finish in time"
+            );
         }
         stop_all(&self.loaded).await;
-        if let Some(log) = &self.access_log {
-            log.flush();
-        }
     }
 }
 
-async fn accept(listener: Listener, dispatcher: Arc<Dispatcher>) {
+async fn accept(acceptor: Acceptor, dispatcher: Arc<Dispatcher>) {
     let drain = dispatcher.drain().clone();
     loop {
         let (stream, conn) = tokio::select! {
             biased;
             () = drain.begun() => return,
-            accepted = listener.accept() => accepted,
+            accepted = acceptor.accept() => accepted,
         };
         let dispatcher = Arc::clone(&dispatcher);
         drain.spawn(async move {
-            let _open = dispatcher.metrics().connection_opened();
-            serve_connection(Arc::clone(&dispatcher), stream, conn).await;
+            let metrics = Arc::clone(dispatcher.metrics());
+            let _open = OpenConnection::new(&metrics);
+            serve_connection(dispatcher, stream, conn).await;
         });
+    }
+}
+
+/// Counts a connection for as long as it lives, however it ends.
+struct OpenConnection<'a>(&'a Metrics);
+
+impl<'a> OpenConnection<'a> {
+    fn new(metrics: &'a Metrics) -> Self {
+        metrics.connection_opened();
+        Self(metrics)
+    }
+}
+
+impl Drop for OpenConnection<'_> {
+    fn drop(&mut self) {
+        self.0.connection_closed();
+    }
+}
+
+/// A server without an access log is better than none: the failure is logged.
+fn open_access_log(config: &Config, metrics: &Arc<Metrics>) -> Option<AccessLog> {
+    if !config.access_log {
+        return None;
+    }
+    match AccessLog::start(Box::new(std::io::stdout()), Arc::clone(metrics)) {
+        Ok(log) => Some(log),
+        Err(error) => {
+            error!(%error, "no access log");
+            None
+        }
     }
 }
 
@@ -183,7 +226,10 @@ async fn start_one(app: &Loaded, limit: Duration) -> Result<(), LoadError> {
         Ok(Err(error)) => (error.to_string(), None),
         Err(_) => (
             format!("did not start within {limit:?}"),
-            Some("raise `--timeout-startup`, or switch its lifespan off with `--lifespan off`".into()),
+            Some(
+                "raise `--timeout-startup`, or switch its lifespan off with `--lifespan off`"
+                    .into(),
+            ),
         ),
     };
     Err(LoadError {
@@ -203,7 +249,9 @@ async fn stop_all(loaded: &[Loaded]) {
         match tokio::time::timeout(SHUTDOWN_LIMIT, app.application.shutdown()).await {
             Ok(Ok(())) => debug!(app = %app.config.name, "stopped"),
             Ok(Err(error)) => error!(app = %app.config.name, %error, "the shutdown failed"),
-            Err(_) => error!(app = %app.config.name, limit = ?SHUTDOWN_LIMIT, "the shutdown took too long"),
+            Err(_) => {
+                error!(app = %app.config.name, limit = ?SHUTDOWN_LIMIT, "the shutdown took too long");
+            }
         }
     }
 }

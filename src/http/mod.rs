@@ -21,11 +21,12 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use self::strict::Tracker;
-use self::wire::{Phase, Version, Wire, sniff};
 pub use self::wire::{Control, Stream};
+use self::wire::{Phase, Version, Wire, sniff};
 use crate::app::ConnInfo;
 use crate::dispatch::Dispatcher;
 use crate::drain::Drain;
+use crate::metrics::RefusedBy;
 
 /// Streams of one HTTP/2 connection at a time.
 const H2_STREAMS: u32 = 256;
@@ -34,7 +35,11 @@ const H2_STREAMS: u32 = 256;
 const DRAIN_GRACE: Duration = Duration::from_secs(1);
 
 /// Serves one connection until either side ends it.
-pub async fn serve_connection<S: Stream>(dispatcher: Arc<Dispatcher>, mut stream: S, conn: ConnInfo) {
+pub async fn serve_connection<S: Stream>(
+    dispatcher: Arc<Dispatcher>,
+    mut stream: S,
+    conn: ConnInfo,
+) {
     let timeouts = dispatcher.timeouts();
     let drain = dispatcher.drain().clone();
     let sniffed = tokio::select! {
@@ -102,7 +107,7 @@ async fn serve_http1<S: Stream>(
         }
     };
     if let Some(reason) = control.refused() {
-        dispatcher.refused(reason);
+        dispatcher.refused(RefusedBy::Malformed, reason);
     } else if let Err(error) = result {
         debug!(%error, "a connection ended early");
     }

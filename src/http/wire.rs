@@ -22,6 +22,12 @@ pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
 
 impl Stream for tokio::io::DuplexStream {}
 
+impl Stream for crate::listen::Socket {
+    fn abort(&mut self) {
+        Self::abort(self);
+    }
+}
+
 /// How long the end of an unread request body is waited for, so that the response is not lost in a reset.
 const LINGER: Duration = Duration::from_secs(1);
 /// How much of an unread request body is thrown away before the connection is given up.
@@ -295,9 +301,10 @@ pub(super) async fn sniff<S: Stream>(stream: &mut S) -> io::Result<Option<(Versi
     let mut buffer = bytes::BytesMut::with_capacity(2048);
     loop {
         if stream.read_buf(&mut buffer).await? == 0 {
-            return Ok(match buffer.is_empty() {
-                true => None,
-                false => Some((Version::Http1, buffer.freeze())),
+            return Ok(if buffer.is_empty() {
+                None
+            } else {
+                Some((Version::Http1, buffer.freeze()))
             });
         }
         let seen = buffer.chunk();

@@ -42,9 +42,9 @@ impl Metrics {
         })
     }
 
-    /// The handle of the application at `index`; `None` where the registry was made for fewer.
-    pub fn app(&self, index: usize) -> Option<&Arc<AppMetrics>> {
-        self.apps.get(index)
+    /// The handles of the applications, in the order of their names.
+    pub fn apps(&self) -> &[Arc<AppMetrics>] {
+        &self.apps
     }
 
     /// A connection was accepted; it is open as long as the guard lives.
