@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn families_are_exported_with_help_type_and_escaped_labels() {
         let metrics = Metrics::new(&["a\"b\\c\nd".into()]);
-        let _open = metrics.connection_opened();
+        metrics.connection_opened();
         let app = metrics.app(0).unwrap();
         for millis in [1, 30, 60_000] {
             app.begin();

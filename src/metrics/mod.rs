@@ -8,9 +8,8 @@
 pub mod access_log;
 pub mod export;
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -22,8 +21,7 @@ pub struct Metrics {
     apps: Vec<Arc<AppMetrics>>,
     connections: Gauge,
     connections_total: Counter,
-    /// By reason. Behind a lock, because a refusal is rare and its reasons are declared where they arise.
-    refused: Mutex<BTreeMap<&'static str, u64>>,
+    refused: [Counter; RefusedBy::ALL.len()],
     log_lines_dropped: Counter,
 }
 
@@ -37,7 +35,7 @@ impl Metrics {
                 .collect(),
             connections: Gauge::default(),
             connections_total: Counter::default(),
-            refused: Mutex::default(),
+            refused: Default::default(),
             log_lines_dropped: Counter::default(),
         })
     }
@@ -47,22 +45,24 @@ impl Metrics {
         &self.apps
     }
 
-    /// A connection was accepted; it is open as long as the guard lives.
-    #[must_use = "the connection is counted as closed when this is dropped"]
-    pub fn connection_opened(self: &Arc<Self>) -> OpenConnection {
+    pub fn connection_opened(&self) {
         self.connections_total.add(1);
         self.connections.add(1);
-        OpenConnection(Arc::clone(self))
+    }
+
+    pub fn connection_closed(&self) {
+        self.connections.add(-1);
     }
 
     /// A request was answered without any application having seen it.
-    pub fn refused(&self, reason: &'static str) {
-        *self.lock_refused().entry(reason).or_default() += 1;
-    }
-
-    fn lock_refused(&self) -> MutexGuard<'_, BTreeMap<&'static str, u64>> {
-        // A panic while the lock is held leaves plain numbers behind.
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn refused(&self, by: RefusedBy) {
+        let [malformed, path, route] = &self.refused;
+        match by {
+            RefusedBy::Malformed => malformed,
+            RefusedBy::Path => path,
+            RefusedBy::Route => route,
+        }
+        .add(1);
     }
 
     pub fn log_line_dropped(&self) {
@@ -76,8 +76,8 @@ impl Metrics {
         snapshot.number(Family::Workers, &[], 1);
         snapshot.number(Family::Connections, &[], self.connections.get());
         snapshot.number(Family::ConnectionsTotal, &[], self.connections_total.get());
-        for (reason, count) in &*self.lock_refused() {
-            snapshot.number(Family::RefusedTotal, &[reason], *count);
+        for (by, counter) in RefusedBy::ALL.iter().zip(&self.refused) {
+            snapshot.number(Family::RefusedTotal, &[by.as_str()], counter.get());
         }
         snapshot.number(Family::LogLinesDropped, &[], self.log_lines_dropped.get());
         for app in &self.apps {
@@ -87,13 +87,26 @@ impl Metrics {
     }
 }
 
-/// One open connection.
-#[derive(Debug)]
-pub struct OpenConnection(Arc<Metrics>);
+/// Why a request never reached an application.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusedBy {
+    /// The strict layer: bytes or a head that two readers could understand differently.
+    Malformed,
+    /// A path with two readings.
+    Path,
+    /// No rule matches.
+    Route,
+}
 
-impl Drop for OpenConnection {
-    fn drop(&mut self) {
-        self.0.connections.add(-1);
+impl RefusedBy {
+    const ALL: [Self; 3] = [Self::Malformed, Self::Path, Self::Route];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Path => "path",
+            Self::Route => "no_route",
+        }
     }
 }
 
@@ -159,12 +172,13 @@ impl AppMetrics {
         self.aborted.add(1);
     }
 
-    /// A WebSocket was accepted; it is open as long as the guard lives.
-    #[must_use = "the WebSocket is counted as closed when this is dropped"]
-    pub fn websocket_opened(self: &Arc<Self>) -> OpenWebSocket {
+    pub fn websocket_opened(&self) {
         self.websockets_total.add(1);
         self.websockets.add(1);
-        OpenWebSocket(Arc::clone(self))
+    }
+
+    pub fn websocket_closed(&self) {
+        self.websockets.add(-1);
     }
 
     fn snapshot(&self, snapshot: &mut Snapshot) {
@@ -190,16 +204,6 @@ impl AppMetrics {
             snapshot.number(Family::PoolBusy, &[name], self.pool.busy.get());
             snapshot.number(Family::PoolWaiting, &[name], self.pool.waiting.get());
         }
-    }
-}
-
-/// One open WebSocket.
-#[derive(Debug)]
-pub struct OpenWebSocket(Arc<AppMetrics>);
-
-impl Drop for OpenWebSocket {
-    fn drop(&mut self) {
-        self.0.websockets.add(-1);
     }
 }
 
@@ -469,7 +473,7 @@ impl Family {
                 name: "twinspan_requests_refused_total",
                 kind: Kind::Counter,
                 labels: &["reason"],
-                help: "Requests that no application has seen, by reason.",
+                help: "Requests that no application has seen: malformed, an ambiguous path, no route.",
             },
             Self::WebSockets => Declaration {
                 name: "twinspan_websockets",
@@ -624,9 +628,8 @@ mod tests {
     #[test]
     fn merging_adds_what_workers_count_and_keeps_what_only_one_of_them_knows() {
         let (one, two) = (registry(&["app"]), registry(&["app"]));
-        let _open = [one.connection_opened(), two.connection_opened()];
         for metrics in [&one, &two] {
-            metrics.refused("no route");
+            metrics.connection_opened();
             let app = metrics.app(0).unwrap();
             app.begin();
             app.end(StatusCode::OK, Duration::from_millis(1));
@@ -654,10 +657,6 @@ mod tests {
             value(&merged, Family::RequestsTotal, &["app", "418"]),
             Some(Value::Number(1))
         );
-        assert_eq!(
-            value(&merged, Family::RefusedTotal, &["no route"]),
-            Some(Value::Number(2))
-        );
         let Some(Value::Histogram { counts, sum_nanos }) =
             value(&merged, Family::RequestDuration, &["app"])
         else {
@@ -669,7 +668,7 @@ mod tests {
     #[test]
     fn a_worker_that_ended_leaves_its_counters_and_takes_its_gauges_along() {
         let metrics = registry(&["app"]);
-        let _open = metrics.connection_opened();
+        metrics.connection_opened();
         let left = metrics.snapshot().retire();
         assert_eq!(
             value(&left, Family::ConnectionsTotal, &[]),
@@ -677,22 +676,6 @@ mod tests {
         );
         assert_eq!(value(&left, Family::Connections, &[]), None);
         assert_eq!(value(&left, Family::Workers, &[]), None);
-    }
-
-    #[test]
-    fn connections_and_websockets_are_open_as_long_as_somebody_holds_them() {
-        let metrics = registry(&["app"]);
-        let connection = metrics.connection_opened();
-        let websocket = metrics.app(0).unwrap().websocket_opened();
-        let open = |family, labels: &[&str]| value(&metrics.snapshot(), family, labels);
-        let (none, one) = (Some(Value::Number(0)), Some(Value::Number(1)));
-        assert_eq!(open(Family::Connections, &[]), one);
-        assert_eq!(open(Family::WebSockets, &["app"]), one);
-        drop((connection, websocket));
-        assert_eq!(open(Family::Connections, &[]), none);
-        assert_eq!(open(Family::WebSockets, &["app"]), none);
-        assert_eq!(open(Family::ConnectionsTotal, &[]), one);
-        assert_eq!(open(Family::WebSocketsTotal, &["app"]), one);
     }
 
     #[test]
@@ -721,7 +704,6 @@ mod tests {
     fn every_sample_has_as_many_labels_as_its_family_declares() {
         let metrics = registry(&["app"]);
         let app = metrics.app(0).unwrap();
-        metrics.refused("no route");
         app.pool.threads.set(1);
         app.begin();
         app.end(StatusCode::OK, Duration::ZERO);
