@@ -18,7 +18,7 @@ const RESTART: &str =
     "delete it: workers are not recycled by count; SIGHUP replaces them without losing a request";
 const RELOAD: &str =
     "delete it: code is not watched; SIGHUP loads it anew without losing a request";
-const ACCESS: &str = "write `--access-log` or `--no-access-log`; logs go to stderr";
+const ACCESS: &str = "delete it: the access log goes to stdout, everything else to stderr; `--no-access-log` writes none";
 
 const FOREIGN: &[(&[&str], &str)] = &[
     (

@@ -23,7 +23,6 @@ use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
 pub use error::{ConfigError, InvalidValue, nearest};
-pub(crate) use load::from_clap;
 pub use load::{Origin, Settings, Sources, command, load};
 pub use raw::{RawApp, RawApps, RawConfig, RawRoute, When};
 pub use value::{Count, Mount, Prefix, Seconds, TrustedPeer};

@@ -187,7 +187,7 @@ pub struct RawConfig {
     #[arg(long, action = SetTrue, help_heading = "Responses and logs")]
     pub date_header: Option<bool>,
 
-    /// One line per request on stderr; `--no-access-log` writes none [default: on]
+    /// One line per request on stdout; `--no-access-log` writes none [default: on]
     #[arg(long, action = SetTrue, help_heading = "Responses and logs")]
     pub access_log: Option<bool>,
 

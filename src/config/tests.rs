@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 
+use super::load::from_clap;
 use super::*;
 
 /// Sources as a test writes them: a command line of words, variables, and a file in a directory of its own.
