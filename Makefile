@@ -49,14 +49,14 @@ run: $(STAMPS)/examples release ## Build and serve the example shop (Flask and F
 	@$(RUN) $(ARGS)
 
 .PHONY: test
-test: $(STAMPS)/dev system fmt-check clippy core-tree core-tests adapter-tests extension lint-python stubs pytest smoke ## Run everything that CI runs
+test: $(STAMPS)/tools system fmt-check clippy core-tree core-tests adapter-tests extension lint-python stubs pytest smoke ## Run everything that CI runs
 	@echo "==> all tests passed"
 
 .PHONY: lint
-lint: $(STAMPS)/dev fmt-check clippy core-tree extension lint-python stubs ## Check formats, lints, types and stubs
+lint: $(STAMPS)/tools fmt-check clippy core-tree extension lint-python stubs ## Check formats, lints, types and stubs
 
 .PHONY: fmt
-fmt: $(STAMPS)/dev ## Format Rust and Python code, and sort imports
+fmt: $(STAMPS)/tools ## Format Rust and Python code, and sort imports
 	cargo fmt --all
 	$(BIN)/ruff check --quiet --select I --fix .
 	$(BIN)/ruff format .
@@ -103,9 +103,9 @@ $(STAMPS)/examples: $(STAMPS)/python pyproject.toml
 	@$(PIP) install --group build --group examples
 	@touch $@
 
-$(STAMPS)/dev: $(STAMPS)/python pyproject.toml
+$(STAMPS)/tools: $(STAMPS)/python pyproject.toml
 	@echo "==> installing test and lint tools (about 100 MB)"
-	@$(PIP) install --group dev
+	@$(PIP) install --group tools
 	@$(PIP) install --no-deps --group unlinked
 	@touch $@
 
@@ -115,14 +115,14 @@ $(STAMPS)/bench: $(STAMPS)/python pyproject.toml
 	@touch $@
 
 .PHONY: extension
-extension: $(STAMPS)/dev
+extension: $(STAMPS)/tools
 	@echo "==> building the extension (development profile)"
-	@$(MATURIN) develop --quiet --profile dev
+	@$(MATURIN) develop --quiet --profile dev >/dev/null
 
 .PHONY: release
 release: $(STAMPS)/python
 	@echo "==> building the extension (release profile; two to five minutes the first time)"
-	@$(MATURIN) develop --quiet --profile release
+	@$(MATURIN) develop --profile release
 
 # --- what `make test` consists of ---
 
@@ -192,7 +192,7 @@ adapter-tests: $(STAMPS)/python
 	}
 
 .PHONY: lint-python
-lint-python: $(STAMPS)/dev
+lint-python: $(STAMPS)/tools
 	@echo "==> ruff"
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check .
@@ -212,7 +212,7 @@ pytest: extension ## Run the Python tests (ARGS="-k name" chooses)
 
 # A wheel for each other interpreter that is found, installed on its own, without the source tree.
 .PHONY: smoke
-smoke: $(STAMPS)/dev ## Build, install and try the server on each other CPython that is found
+smoke: $(STAMPS)/tools ## Build, install and try the server on each other CPython that is found
 	@$(python_functions); \
 	own=$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
 	for version in $(SMOKE_PYTHONS); do \
@@ -221,7 +221,7 @@ smoke: $(STAMPS)/dev ## Build, install and try the server on each other CPython 
 		echo "==> CPython $$version: build, install, serve, stop ($$python)"; \
 		directory=target/smoke/$$version; \
 		rm -rf "$$directory" && "$$python" -m venv --without-pip "$$directory" && \
-		PYO3_PYTHON="$$python" $(MATURIN) build --quiet --profile dev --auditwheel skip --interpreter "$$python" --out "$$directory" && \
+		PYO3_PYTHON="$$python" $(MATURIN) build --quiet --profile dev --auditwheel skip --interpreter "$$python" --out "$$directory" >/dev/null && \
 		$(PIP) --python "$$directory/bin/python" install --no-index --no-deps "$$directory"/twinspan-*.whl && \
 		"$$directory/bin/python" tests/python/smoke.py || exit 1; \
 	done
