@@ -96,7 +96,7 @@ pub enum AnswerError {
     },
     #[error("header `{name}` belongs to the server{}", hint(.name))]
     Header { name: HeaderName },
-    #[error("status {0} cannot deny a handshake; 300 to 599 can")]
+    #[error("status {0} cannot deny a handshake; 300 and above can")]
     Status(StatusCode),
 }
 
@@ -179,7 +179,7 @@ impl Handshake {
             match upgrade.await {
                 Ok(upgraded) => pump::run(TokioIo::new(upgraded), link, limits, drain).await,
                 // The connection was lost under the response.
-                Err(_) => link.end(Close::fixed(Close::ABNORMAL, "")),
+                Err(_) => link.end(Close::LOST),
             }
             if let Some(control) = &control {
                 control.request_ended(Instant::now());
@@ -190,12 +190,16 @@ impl Handshake {
 
     /// Denies with a response; the ASGI default is an empty 403.
     pub fn deny(&mut self, response: Response) -> Result<(), AnswerError> {
-        // 101 would upgrade, and so would a success on HTTP/2 (RFC 8441 §5).
-        let status = response.status();
+        Self::check_denial(response.status())?;
+        self.answer(response)?;
+        Ok(())
+    }
+
+    /// Whether a status denies: 101 would upgrade, and so would a success on HTTP/2 (RFC 8441 §5).
+    pub fn check_denial(status: StatusCode) -> Result<(), AnswerError> {
         if status.as_u16() < 300 {
             return Err(AnswerError::Status(status));
         }
-        self.answer(response)?;
         Ok(())
     }
 

@@ -163,7 +163,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
                 tungstenite::Message::Binary(bytes) => self.link.deliver(Message::Binary(bytes)),
                 tungstenite::Message::Close(frame) => {
                     self.link.end(match frame {
-                        None => Close::fixed(Close::NO_CODE, ""),
+                        None => Close::NO_CODE,
                         Some(frame) => Close {
                             code: frame.code.into(),
                             reason: Cow::Owned(frame.reason.as_str().to_owned()),
@@ -265,7 +265,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
             return None;
         }
         let reason = "keepalive ping timeout";
-        self.link.end(Close::fixed(Close::ABNORMAL, reason));
+        self.link.end(Close::fixed(Close::LOST.code, reason));
         Some(Farewell::Fail(Close::fixed(1011, reason)))
     }
 
@@ -293,7 +293,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
     }
 
     fn lost(&self) -> Farewell {
-        self.link.end(Close::fixed(Close::ABNORMAL, ""));
+        self.link.end(Close::LOST);
         Farewell::Nothing
     }
 

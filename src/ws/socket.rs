@@ -45,9 +45,10 @@ pub struct Close {
 }
 
 impl Close {
-    pub(super) const NO_CODE: u16 = 1005;
-    pub(super) const ABNORMAL: u16 = 1006;
-
+    /// The connection ended without a close frame, or never opened.
+    pub const LOST: Self = Self::fixed(1006, "");
+    /// The close frame held no code.
+    pub(super) const NO_CODE: Self = Self::fixed(1005, "");
     /// The application stopped without closing.
     const STOPPED: Self = Self::fixed(1011, "");
     /// The server stops; a client should connect again (RFC 6455 §7.4.1, IANA registry).
@@ -362,6 +363,6 @@ impl Link {
 impl Drop for Link {
     fn drop(&mut self) {
         // The pump was dropped at the end of a drain: the application must not wait for ever.
-        self.end(Close::fixed(Close::ABNORMAL, ""));
+        self.end(Close::LOST);
     }
 }
