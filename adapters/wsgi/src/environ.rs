@@ -162,8 +162,8 @@ fn environ_key(name: &HeaderName) -> String {
 }
 
 fn join<'a>(
-    first: &HeaderValue,
-    second: &HeaderValue,
+    first: &'a HeaderValue,
+    second: &'a HeaderValue,
     rest: impl Iterator<Item = &'a HeaderValue>,
     separator: &[u8],
 ) -> Vec<u8> {

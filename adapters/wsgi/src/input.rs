@@ -63,7 +63,9 @@ impl Input {
     /// All lines, or as many as make up `hint` bytes.
     #[pyo3(signature = (hint=None))]
     fn readlines<'py>(&self, py: Python<'py>, hint: Option<i64>) -> PyResult<Bound<'py, PyList>> {
-        let hint = hint.filter(|hint| *hint > 0).map_or(usize::MAX, |hint| limit(Some(hint)));
+        let hint = hint
+            .filter(|hint| *hint > 0)
+            .map_or(usize::MAX, |hint| limit(Some(hint)));
         let lines = PyList::empty(py);
         let mut total = 0;
         while total < hint {
