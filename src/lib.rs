@@ -19,4 +19,5 @@ pub mod listen;
 pub mod http;
 pub mod policy;
 pub mod route;
+pub mod supervisor;
 pub mod ws;

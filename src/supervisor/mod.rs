@@ -1,0 +1,3 @@
+//! The parent process.
+
+pub mod channel;
