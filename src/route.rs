@@ -11,12 +11,17 @@ use http::StatusCode;
 use http::request::Parts;
 
 use crate::app::Application;
+use crate::config::{Config, RuleMatch};
+use crate::error::LoadError;
+use crate::metrics::{AppMetrics, RefusedBy};
+use crate::worker::AppReport;
 
 /// An application under its name.
 #[derive(Debug)]
 pub struct App {
     pub name: Arc<str>,
     pub application: Arc<dyn Application>,
+    pub metrics: Arc<AppMetrics>,
 }
 
 /// Where an application is mounted for one request, and what is left of the path.
@@ -68,6 +73,9 @@ pub struct Rule {
 pub struct Refusal {
     pub status: StatusCode,
     pub reason: &'static str,
+    pub by: RefusedBy,
+    /// The connection ends with the answer: what follows on it cannot be trusted.
+    pub close: bool,
 }
 
 /// The rule table.
@@ -90,7 +98,12 @@ impl Router {
     ///
     /// # Errors
     /// [`Refusal`] with 400 for a path with two readings, 404 where no rule matches.
-    pub fn route(&self, head: &Parts, upgrade: bool) -> Result<(&Arc<App>, MountPoint), Refusal> {
+    pub fn route(
+        &self,
+        head: &Parts,
+        upgrade: bool,
+        _prefix: Option<&str>,
+    ) -> Result<(&Arc<App>, MountPoint), Refusal> {
         let path = head.uri.path();
         for rule in &self.rules {
             if upgrade && rule.app.application.websocket().is_none() {
@@ -112,6 +125,35 @@ impl Router {
         Err(Refusal {
             status: StatusCode::NOT_FOUND,
             reason: "no application is mounted here",
+            by: RefusedBy::Route,
+            close: false,
         })
     }
+}
+
+/// Builds the rule table from the configuration and what the applications say of their routes.
+pub fn build(
+    config: &Config,
+    apps: &[Arc<App>],
+    reports: &[AppReport],
+) -> Result<Router, LoadError> {
+    let _ = reports;
+    let mut rules = Vec::new();
+    for rule in &config.rules {
+        let Some(app) = apps.iter().find(|app| *app.name == *rule.app) else {
+            continue;
+        };
+        let RuleMatch::Mount(mount) = &rule.matches else {
+            continue;
+        };
+        rules.push(Rule {
+            info: Arc::new(RuleInfo {
+                name: format!("mount {mount}"),
+                app: Arc::clone(&app.name),
+            }),
+            app: Arc::clone(app),
+            mount: mount.clone(),
+        });
+    }
+    Ok(Router::new(rules, &config.root_path))
 }

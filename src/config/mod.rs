@@ -153,3 +153,16 @@ pub struct Limits {
     pub websocket_ping_interval: Option<Duration>,
     pub websocket_ping_timeout: Option<Duration>,
 }
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.module)?;
+        if let Some(attr) = &self.attr {
+            write!(f, ":{attr}")?;
+        }
+        if self.factory {
+            f.write_str("()")?;
+        }
+        Ok(())
+    }
+}

@@ -25,6 +25,12 @@ impl Tracker {
         Verdict::Fine
     }
 
+    pub fn upgrade_pending(&self) -> bool {
+        false
+    }
+
+    pub fn resume(&mut self) {}
+
     /// A request head has begun and is not complete.
     pub fn in_head(&self) -> bool {
         false

@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 use super::socket::WebSocket;
 use crate::app::{Request, Response};
 use crate::config::Limits;
+use crate::drain::Drain;
 
 /// Whether a request asks for a WebSocket: `Upgrade: websocket` with `Connection: upgrade` on HTTP/1.1
 /// (RFC 6455 §4.2.1), extended CONNECT with `:protocol = websocket` on HTTP/2 (RFC 8441 §4).
@@ -36,8 +37,9 @@ impl Handshake {
     pub fn new(
         request: Request,
         limits: &Limits,
+        drain: &Drain,
     ) -> Result<(Self, oneshot::Receiver<Response>), Box<Response>> {
-        let _ = limits;
+        let _ = (limits, drain);
         let (answer, receiver) = oneshot::channel();
         Ok((Self { request, answer }, receiver))
     }

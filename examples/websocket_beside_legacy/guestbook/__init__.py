@@ -1,0 +1,1 @@
+"""A guest book: one small Django site, as many companies still have one."""

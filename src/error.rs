@@ -1,0 +1,58 @@
+//! How the server ends, and the errors that end it.
+
+use std::fmt;
+
+/// How the process ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Stopped as asked.
+    Success,
+    /// The configuration is wrong, or an address cannot be listened on.
+    Configuration,
+    /// An application could not be loaded or did not start.
+    Application,
+    /// Workers died again and again.
+    CrashLoop,
+    /// The server itself failed.
+    Internal,
+}
+
+impl Exit {
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Success => 0,
+            Self::Internal => 1,
+            Self::Configuration => 2,
+            Self::Application => 3,
+            Self::CrashLoop => 4,
+        }
+    }
+}
+
+/// An application could not be loaded or started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoadError {
+    /// What was asked for: `shop.asgi:app`.
+    pub target: String,
+    /// One sentence without a full stop.
+    pub problem: String,
+    /// The way out, where there is one.
+    pub hint: Option<String>,
+    /// What the application raised, as its language prints it.
+    pub traceback: Option<String>,
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(traceback) = &self.traceback {
+            writeln!(f, "{}", traceback.trim_end())?;
+        }
+        write!(f, "error: application `{}`: {}", self.target, self.problem)?;
+        if let Some(hint) = &self.hint {
+            write!(f, "\nhint: {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for LoadError {}

@@ -1,0 +1,374 @@
+//! One worker, in the order in which things happen: load, start, route, accept, drain, stop.
+
+use std::fmt;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tracing::{debug, error, warn};
+
+use crate::app::{Application, Description, RouteTable};
+use crate::config::{AppConfig, Config};
+use crate::dispatch::Dispatcher;
+use crate::drain::Drain;
+use crate::error::LoadError;
+use crate::http::serve_connection;
+use crate::listen::{Acceptor, Listener};
+use crate::metrics::Metrics;
+use crate::metrics::access_log::AccessLog;
+use crate::route::{self, App, Router};
+
+/// What embeds the core and knows how to load applications; Python, or a fake in tests.
+pub trait Host: Send + Sync {
+    /// Loads one application. Called on the thread that later runs [`Host::drive`].
+    fn load(&self, app: &AppConfig, config: &Config) -> Result<Arc<dyn Application>, LoadError>;
+
+    /// Runs what has to run on this thread, an event loop say, until the worker has finished.
+    fn drive(&self, finished: &Finished);
+}
+
+/// An application that has been loaded, with its configuration.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    pub config: AppConfig,
+    pub application: Arc<dyn Application>,
+}
+
+/// Loads every application in the order of the configuration.
+pub fn load(host: &dyn Host, config: &Config) -> Result<Vec<Loaded>, LoadError> {
+    config
+        .apps
+        .iter()
+        .map(|app| {
+            let application = host.load(app, config)?;
+            Ok(Loaded {
+                config: app.clone(),
+                application,
+            })
+        })
+        .collect()
+}
+
+/// What the supervisor, commands and start-up lines are told of an application.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AppReport {
+    pub name: String,
+    pub target: String,
+    pub description: Description,
+    /// Why the routes are not known, where they are not.
+    pub routes: Result<RouteTable, String>,
+}
+
+/// Applications that have started, and the router over them.
+#[derive(Debug)]
+pub struct Worker {
+    dispatcher: Arc<Dispatcher>,
+    loaded: Vec<Loaded>,
+    pub reports: Vec<AppReport>,
+    drain: Drain,
+    config: Arc<Config>,
+}
+
+impl Worker {
+    /// Starts every application in order, reads the routes and builds the router.
+    ///
+    /// # Errors
+    /// The first application that does not start; those before it are stopped again.
+    pub async fn start(
+        config: Arc<Config>,
+        loaded: Vec<Loaded>,
+        drain: Drain,
+    ) -> Result<Self, LoadError> {
+        let names: Vec<Arc<str>> = loaded
+            .iter()
+            .map(|app| app.config.name.as_str().into())
+            .collect();
+        let metrics = Metrics::new(&names);
+        for (started, app) in loaded.iter().enumerate() {
+            if let Err(error) = start_one(app, config.timeouts.startup).await {
+                stop_all(loaded.get(..started).unwrap_or_default()).await;
+                return Err(error);
+            }
+        }
+        match Self::assemble(&config, &loaded, &metrics).await {
+            Ok((router, reports)) => {
+                let access_log = open_access_log(&config, &metrics);
+                let dispatcher = Dispatcher::new(
+                    Arc::clone(&config),
+                    router,
+                    metrics,
+                    access_log,
+                    drain.clone(),
+                );
+                Ok(Self {
+                    dispatcher,
+                    loaded,
+                    reports,
+                    drain,
+                    config,
+                })
+            }
+            Err(error) => {
+                stop_all(&loaded).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn assemble(
+        config: &Config,
+        loaded: &[Loaded],
+        metrics: &Metrics,
+    ) -> Result<(Router, Vec<AppReport>), LoadError> {
+        let mut apps = Vec::new();
+        let mut reports = Vec::new();
+        for (app, metrics) in loaded.iter().zip(metrics.apps()) {
+            let routes = app.application.routes().await;
+            reports.push(AppReport {
+                name: app.config.name.clone(),
+                target: app.config.target.to_string(),
+                description: app.application.description(),
+                routes: routes.map_err(|error| error.to_string()),
+            });
+            apps.push(Arc::new(App {
+                name: app.config.name.as_str().into(),
+                application: Arc::clone(&app.application),
+                metrics: Arc::clone(metrics),
+            }));
+        }
+        let router = route::build(config, &apps, &reports)?;
+        Ok((router, reports))
+    }
+
+    /// The registry that this worker counts in.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        self.dispatcher.metrics()
+    }
+
+    /// Accepts on every listener until the drain begins, then lets everything finish and stops the applications.
+    pub async fn serve(self, listeners: Vec<Listener>) {
+        for listener in listeners {
+            let acceptor = match listener.into_acceptor() {
+                Ok(acceptor) => acceptor,
+                Err(error) => {
+                    error!(%error, "a listening socket cannot be used");
+                    continue;
+                }
+            };
+            let dispatcher = Arc::clone(&self.dispatcher);
+            self.drain.spawn(accept(acceptor, dispatcher));
+        }
+        self.drain.begun().await;
+        let limit = self.config.timeouts.graceful_shutdown;
+        let dropped = self.drain.finish(limit).await;
+        if dropped > 0 {
+            warn!(
+                dropped,
+                ?limit,
+                "connections were cut off: they did not finish in time"
+            );
+        }
+        stop_all(&self.loaded).await;
+    }
+}
+
+async fn accept(acceptor: Acceptor, dispatcher: Arc<Dispatcher>) {
+    let drain = dispatcher.drain().clone();
+    loop {
+        let (stream, conn) = tokio::select! {
+            biased;
+            () = drain.begun() => return,
+            accepted = acceptor.accept() => accepted,
+        };
+        let dispatcher = Arc::clone(&dispatcher);
+        drain.spawn(async move {
+            let metrics = Arc::clone(dispatcher.metrics());
+            let _open = OpenConnection::new(&metrics);
+            serve_connection(dispatcher, stream, conn).await;
+        });
+    }
+}
+
+/// Counts a connection for as long as it lives, however it ends.
+struct OpenConnection<'a>(&'a Metrics);
+
+impl<'a> OpenConnection<'a> {
+    fn new(metrics: &'a Metrics) -> Self {
+        metrics.connection_opened();
+        Self(metrics)
+    }
+}
+
+impl Drop for OpenConnection<'_> {
+    fn drop(&mut self) {
+        self.0.connection_closed();
+    }
+}
+
+/// A server without an access log is better than none: the failure is logged.
+fn open_access_log(config: &Config, metrics: &Arc<Metrics>) -> Option<AccessLog> {
+    if !config.access_log {
+        return None;
+    }
+    match AccessLog::start(Box::new(std::io::stdout()), Arc::clone(metrics)) {
+        Ok(log) => Some(log),
+        Err(error) => {
+            error!(%error, "no access log");
+            None
+        }
+    }
+}
+
+async fn start_one(app: &Loaded, limit: Duration) -> Result<(), LoadError> {
+    let started = tokio::time::timeout(limit, app.application.startup()).await;
+    let (problem, hint) = match started {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(error)) => (error.to_string(), None),
+        Err(_) => (
+            format!("did not start within {limit:?}"),
+            Some(
+                "raise `--timeout-startup`, or switch its lifespan off with `--lifespan off`"
+                    .into(),
+            ),
+        ),
+    };
+    Err(LoadError {
+        target: app.config.target.to_string(),
+        problem,
+        hint,
+        traceback: None,
+    })
+}
+
+/// An application that hangs in its shutdown holds the server up no longer than this.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
+
+/// Stops applications in reverse order.
+async fn stop_all(loaded: &[Loaded]) {
+    for app in loaded.iter().rev() {
+        match tokio::time::timeout(SHUTDOWN_LIMIT, app.application.shutdown()).await {
+            Ok(Ok(())) => debug!(app = %app.config.name, "stopped"),
+            Ok(Err(error)) => error!(app = %app.config.name, %error, "the shutdown failed"),
+            Err(_) => {
+                error!(app = %app.config.name, limit = ?SHUTDOWN_LIMIT, "the shutdown took too long");
+            }
+        }
+    }
+}
+
+/// The end of a worker, for the thread that drives the host.
+#[derive(Clone, Default)]
+pub struct Finished {
+    shared: Arc<(Mutex<FinishedState>, Condvar)>,
+}
+
+#[derive(Default)]
+struct FinishedState {
+    done: bool,
+    notify: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl fmt::Debug for Finished {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Finished")
+    }
+}
+
+impl Finished {
+    /// Calls `notify` on the finishing thread, or at once when the worker has finished already.
+    pub fn on(&self, notify: impl FnOnce() + Send + 'static) {
+        let mut state = self.shared.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.done {
+            drop(state);
+            notify();
+        } else {
+            state.notify = Some(Box::new(notify));
+        }
+    }
+
+    /// Waits at most `limit`; whether the worker has finished.
+    pub fn wait(&self, limit: Duration) -> bool {
+        let state = self.shared.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (state, _) = self
+            .shared
+            .1
+            .wait_timeout_while(state, limit, |state| !state.done)
+            .unwrap_or_else(PoisonError::into_inner);
+        state.done
+    }
+
+    fn set(&self) {
+        let mut state = self.shared.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.done = true;
+        let notify = state.notify.take();
+        drop(state);
+        self.shared.1.notify_all();
+        if let Some(notify) = notify {
+            notify();
+        }
+    }
+}
+
+/// Says that the worker has finished when it is dropped, also by a panic.
+#[derive(Debug)]
+struct FinishGuard(Finished);
+
+impl Drop for FinishGuard {
+    fn drop(&mut self) {
+        self.0.set();
+    }
+}
+
+/// The I/O threads of a worker, with the runtime that they drive.
+#[derive(Debug)]
+pub struct IoThreads {
+    pub handle: tokio::runtime::Handle,
+    pub finished: Finished,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl IoThreads {
+    /// Starts `threads` threads; `main` makes the future that lives as long as they do.
+    pub fn start<F, Fut>(threads: usize, main: F) -> std::io::Result<Self>
+    where
+        F: FnOnce(tokio::runtime::Handle) -> Fut + Send + 'static,
+        Fut: Future<Output = ()>,
+    {
+        let runtime = if threads > 1 {
+            tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(threads)
+                .thread_name("twinspan-io")
+                .enable_all()
+                .build()?
+        } else {
+            tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?
+        };
+        let handle = runtime.handle().clone();
+        let finished = Finished::default();
+        let guard = FinishGuard(finished.clone());
+        let main_handle = handle.clone();
+        let thread = std::thread::Builder::new()
+            .name("twinspan-io".into())
+            .spawn(move || {
+                let guard = guard;
+                runtime.block_on(main(main_handle));
+                // Tasks that are left hold application objects: they go before the end is announced.
+                runtime.shutdown_timeout(Duration::from_secs(1));
+                drop(guard);
+            })?;
+        Ok(Self {
+            handle,
+            finished,
+            thread,
+        })
+    }
+
+    /// Waits for the threads to end.
+    pub fn join(self) {
+        if self.thread.join().is_err() {
+            error!("the I/O thread panicked");
+        }
+    }
+}
