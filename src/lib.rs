@@ -19,6 +19,7 @@ pub mod listen;
 pub mod http;
 pub mod dispatch;
 pub mod metrics;
+pub mod admin;
 pub mod policy;
 pub mod route;
 pub mod supervisor;
