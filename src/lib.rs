@@ -23,4 +23,5 @@ pub mod policy;
 pub mod route;
 pub mod ws;
 pub mod worker;
+pub mod cli;
 pub mod error;
