@@ -23,11 +23,10 @@ PIP_VERSION := 26.3
 MATURIN := VIRTUAL_ENV=$(CURDIR)/$(VENV) CARGO_TARGET_DIR=target/extension $(BIN)/maturin
 export PYO3_PYTHON = $(CURDIR)/$(BIN)/python
 
-# Shell function: prints the path of CPython $1, if there is one that runs and can make virtual environments. pyenv
-# puts commands on PATH that only print an error, so each candidate is asked.
-define python_functions
-python_of() { \
-	for candidate in "python$$1" python3 "$$HOME"/.pyenv/versions/"$$1".*/bin/python; do \
+# Shell function: prints the path of CPython $1, if there is one that runs and can make virtual environments (with
+# PYTHON set, if it is that one). pyenv puts commands on PATH that only print an error, so each candidate is asked.
+define_python_of = python_of() { \
+	for candidate in $${PYTHON:-python$$1 python3 $$HOME/.pyenv/versions/$$1.*/bin/python}; do \
 		"$$candidate" -c "import ensurepip, sys, sysconfig, venv; \
 			sys.exit(sys.implementation.name != 'cpython' or '%d.%d' % sys.version_info[:2] != '$$1' \
 				or bool(sysconfig.get_config_var('Py_GIL_DISABLED')))" >/dev/null 2>&1 || continue; \
@@ -36,7 +35,6 @@ python_of() { \
 	done; \
 	return 1; \
 }
-endef
 
 .PHONY: help
 help: ## Show this list
@@ -49,14 +47,14 @@ run: $(STAMPS)/examples release ## Build and serve the example shop (Flask and F
 	@$(RUN) $(ARGS)
 
 .PHONY: test
-test: $(STAMPS)/dev system fmt-check clippy core-tree core-tests adapter-tests extension lint-python stubs pytest smoke ## Run everything that CI runs
+test: $(STAMPS)/tools system fmt-check clippy core-tree core-tests adapter-tests extension lint-python stubs pytest smoke ## Run everything that CI runs
 	@echo "==> all tests passed"
 
 .PHONY: lint
-lint: $(STAMPS)/dev fmt-check clippy core-tree extension lint-python stubs ## Check formats, lints, types and stubs
+lint: $(STAMPS)/tools fmt-check clippy core-tree extension lint-python stubs ## Check formats, lints, types and stubs
 
 .PHONY: fmt
-fmt: $(STAMPS)/dev ## Format Rust and Python code, and sort imports
+fmt: $(STAMPS)/tools ## Format Rust and Python code, and sort imports
 	cargo fmt --all
 	$(BIN)/ruff check --quiet --select I --fix .
 	$(BIN)/ruff format .
@@ -83,29 +81,29 @@ toolchain:
 
 # Made anew when PYTHON names another interpreter than the one that it was made with.
 $(STAMPS)/python: $(if $(PYTHON),$(if $(filter $(PYTHON),$(shell cat $(STAMPS)/python 2>/dev/null)),,FORCE)) | toolchain
-	@$(python_functions); \
-	python="$(PYTHON)"; \
+	@$(define_python_of); \
+	python=; \
 	for version in $(VENV_PYTHONS); do \
 		[ -n "$$python" ] || python=$$(python_of "$$version") || true; \
 	done; \
 	[ -n "$$python" ] || { \
-		echo "error: no CPython 3.11 or newer with its venv module was found" >&2; \
+		echo "error: no CPython 3.11 to 3.15 with its venv module (looked at $${PYTHON:-PATH and ~/.pyenv/versions})" >&2; \
 		echo "hint: 'apt-get install python3 python3-venv' (Debian), 'brew install python' (macOS), or make PYTHON=/path/to/python" >&2; \
 		exit 1; \
 	}; \
 	echo "==> making $(VENV) with $$python ($$("$$python" -V))"; \
 	"$$python" -m venv --clear $(VENV) && \
 	$(PIP) install pip==$(PIP_VERSION) && \
-	mkdir -p $(STAMPS) && echo "$$python" > $@
+	mkdir -p $(STAMPS) && echo "$${PYTHON:-$$python}" > $@
 
 $(STAMPS)/examples: $(STAMPS)/python pyproject.toml
 	@echo "==> installing maturin and what the examples import"
 	@$(PIP) install --group build --group examples
 	@touch $@
 
-$(STAMPS)/dev: $(STAMPS)/python pyproject.toml
+$(STAMPS)/tools: $(STAMPS)/python pyproject.toml
 	@echo "==> installing test and lint tools (about 100 MB)"
-	@$(PIP) install --group dev
+	@$(PIP) install --group tools
 	@$(PIP) install --no-deps --group unlinked
 	@touch $@
 
@@ -115,14 +113,14 @@ $(STAMPS)/bench: $(STAMPS)/python pyproject.toml
 	@touch $@
 
 .PHONY: extension
-extension: $(STAMPS)/dev
+extension: $(STAMPS)/tools
 	@echo "==> building the extension (development profile)"
-	@$(MATURIN) develop --quiet --profile dev
+	@$(MATURIN) develop --quiet --profile dev >/dev/null
 
 .PHONY: release
 release: $(STAMPS)/python
 	@echo "==> building the extension (release profile; two to five minutes the first time)"
-	@$(MATURIN) develop --quiet --profile release
+	@$(MATURIN) develop --profile release
 
 # --- what `make test` consists of ---
 
@@ -192,7 +190,7 @@ adapter-tests: $(STAMPS)/python
 	}
 
 .PHONY: lint-python
-lint-python: $(STAMPS)/dev
+lint-python: $(STAMPS)/tools
 	@echo "==> ruff"
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check .
@@ -212,8 +210,8 @@ pytest: extension ## Run the Python tests (ARGS="-k name" chooses)
 
 # A wheel for each other interpreter that is found, installed on its own, without the source tree.
 .PHONY: smoke
-smoke: $(STAMPS)/dev ## Build, install and try the server on each other CPython that is found
-	@$(python_functions); \
+smoke: $(STAMPS)/tools ## Build, install and try the server on each other CPython that is found
+	@$(define_python_of); unset PYTHON; \
 	own=$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
 	for version in $(SMOKE_PYTHONS); do \
 		[ "$$version" != "$$own" ] || continue; \
@@ -221,7 +219,7 @@ smoke: $(STAMPS)/dev ## Build, install and try the server on each other CPython 
 		echo "==> CPython $$version: build, install, serve, stop ($$python)"; \
 		directory=target/smoke/$$version; \
 		rm -rf "$$directory" && "$$python" -m venv --without-pip "$$directory" && \
-		PYO3_PYTHON="$$python" $(MATURIN) build --quiet --profile dev --auditwheel skip --interpreter "$$python" --out "$$directory" && \
+		PYO3_PYTHON="$$python" $(MATURIN) build --quiet --profile dev --auditwheel skip --interpreter "$$python" --out "$$directory" >/dev/null && \
 		$(PIP) --python "$$directory/bin/python" install --no-index --no-deps "$$directory"/twinspan-*.whl && \
 		"$$directory/bin/python" tests/python/smoke.py || exit 1; \
 	done

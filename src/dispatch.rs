@@ -103,7 +103,8 @@ impl Dispatcher {
             response.headers_mut().insert(SERVER, server);
         }
         if version < Version::HTTP_2 {
-            if self.drain.has_begun() {
+            let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+            if self.drain.has_begun() && !switched {
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(CONNECTION, close);
             }

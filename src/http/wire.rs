@@ -134,6 +134,8 @@ pub(super) struct Wire<S: Stream> {
     /// `None` where the framing is not HTTP/1.
     tracker: Option<Tracker>,
     control: Arc<Control>,
+    /// What is left of what hyper reads in place of refused bytes.
+    instead: &'static [u8],
     linger: Option<(Pin<Box<Sleep>>, usize)>,
 }
 
@@ -149,14 +151,15 @@ impl<S: Stream> Wire<S> {
             rewound,
             tracker,
             control,
+            instead: &[],
             linger: None,
         }
     }
 
     /// Lets the strict tracker see what was read; what it refuses never reaches hyper.
     ///
-    /// hyper gets a NUL in its place, which no part of a request may hold: it answers 400 after the
-    /// responses that are due before, and closes.
+    /// hyper gets something in its place that ends the request badly: it answers a head with 400 after the
+    /// responses that are due before, reports a body that is cut short, and closes.
     fn inspect(&mut self, buffer: &mut ReadBuf<'_>, before: usize) {
         let Some(tracker) = &mut self.tracker else {
             return;
@@ -184,11 +187,25 @@ impl<S: Stream> Wire<S> {
             }
             self.control.in_head.store(in_head, Ordering::Relaxed);
         }
-        if let Verdict::Refuse { offset, reason } = verdict {
+        if let Verdict::Refuse {
+            offset,
+            reason,
+            instead,
+        } = verdict
+        {
             let _ = self.control.refused.set(reason);
             buffer.set_filled(before + offset);
-            buffer.put_slice(b"\0");
+            self.instead = instead;
+            self.put_instead(buffer);
         }
+    }
+
+    fn put_instead(&mut self, buffer: &mut ReadBuf<'_>) {
+        let (now, later) = self
+            .instead
+            .split_at(self.instead.len().min(buffer.remaining()));
+        buffer.put_slice(now);
+        self.instead = later;
     }
 
     /// Throws away what the client still sends, for a while: closing a socket with unread bytes resets
@@ -218,6 +235,7 @@ impl<S: Stream> AsyncRead for Wire<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.control.refused.get().is_some() {
+            self.put_instead(buffer);
             return Poll::Ready(Ok(()));
         }
         let before = buffer.filled().len();

@@ -112,7 +112,7 @@ mod tests {
     fn families_are_exported_with_help_type_and_escaped_labels() {
         let metrics = Metrics::new(&["a\"b\\c\nd".into()]);
         metrics.connection_opened();
-        let app = metrics.app(0).unwrap();
+        let app = &metrics.apps()[0];
         for millis in [1, 30, 60_000] {
             app.begin();
             app.end(StatusCode::OK, Duration::from_millis(millis));

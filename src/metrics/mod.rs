@@ -565,7 +565,7 @@ mod tests {
     #[test]
     fn a_request_is_in_flight_until_it_ends_and_then_counted_under_its_status() {
         let metrics = registry(&["old", "new"]);
-        let app = metrics.app(1).unwrap();
+        let app = &metrics.apps()[1];
         app.begin();
         let during = metrics.snapshot();
         assert_eq!(
@@ -593,7 +593,7 @@ mod tests {
     #[test]
     fn every_status_that_an_application_can_send_is_counted() {
         let metrics = registry(&["app"]);
-        let app = metrics.app(0).unwrap();
+        let app = &metrics.apps()[0];
         for code in [100, 499, 599, 999] {
             app.begin();
             app.end(StatusCode::from_u16(code).unwrap(), Duration::ZERO);
@@ -630,11 +630,11 @@ mod tests {
         let (one, two) = (registry(&["app"]), registry(&["app"]));
         for metrics in [&one, &two] {
             metrics.connection_opened();
-            let app = metrics.app(0).unwrap();
+            let app = &metrics.apps()[0];
             app.begin();
             app.end(StatusCode::OK, Duration::from_millis(1));
         }
-        let app = two.app(0).unwrap();
+        let app = &two.apps()[0];
         app.begin();
         app.end(StatusCode::IM_A_TEAPOT, Duration::from_millis(1));
 
@@ -681,7 +681,7 @@ mod tests {
     #[test]
     fn a_pool_is_exported_only_where_there_is_one() {
         let metrics = registry(&["wsgi", "asgi"]);
-        let pool = &metrics.app(0).unwrap().pool;
+        let pool = &metrics.apps()[0].pool;
         pool.threads.set(8);
         pool.busy.add(1);
         let snapshot = metrics.snapshot();
@@ -703,7 +703,7 @@ mod tests {
     #[test]
     fn every_sample_has_as_many_labels_as_its_family_declares() {
         let metrics = registry(&["app"]);
-        let app = metrics.app(0).unwrap();
+        let app = &metrics.apps()[0];
         app.pool.threads.set(1);
         app.begin();
         app.end(StatusCode::OK, Duration::ZERO);

@@ -1,1 +1,15 @@
+//! ASGI applications behind [`twinspan::app::Application`].
+//!
+//! All applications of a worker share one asyncio loop on one thread. Requests reach it through a
+//! queue with one wake-up per batch; `receive` and `send` complete at once whenever they can.
 
+mod application;
+mod awaitable;
+mod event_loop;
+mod http;
+mod lifespan;
+mod message;
+mod scope;
+
+pub use application::AsgiApplication;
+pub use event_loop::EventLoop;

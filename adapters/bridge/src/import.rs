@@ -60,9 +60,9 @@ fn import_failed(py: Python<'_>, error: &PyErr, target: &Target) -> LoadError {
         .then(|| error.value(py).getattr("name").ok()?.extract().ok())
         .flatten();
     let module = &target.module;
-    let own = missing.as_ref().is_some_and(|missing| {
-        module == missing || module.starts_with(&format!("{missing}."))
-    });
+    let own = missing
+        .as_ref()
+        .is_some_and(|missing| module == missing || module.starts_with(&format!("{missing}.")));
     if own {
         let missing = missing.unwrap_or_default();
         return LoadError {
@@ -75,11 +75,16 @@ fn import_failed(py: Python<'_>, error: &PyErr, target: &Target) -> LoadError {
             traceback: None,
         };
     }
-    let hint = missing.map(|missing| format!("`{module}` needs `{missing}`, which is not installed in this environment"));
+    let hint = missing.map(|missing| {
+        format!("`{module}` needs `{missing}`, which is not installed in this environment")
+    });
     let problem = if error.is_instance_of::<PyImportError>(py) || hint.is_some() {
         format!("`{module}` cannot be imported: {}", summary(py, error))
     } else {
-        format!("`{module}` raised {} while it was imported", summary(py, error))
+        format!(
+            "`{module}` raised {} while it was imported",
+            summary(py, error)
+        )
     };
     LoadError {
         target: target.to_string(),
@@ -110,10 +115,7 @@ fn default_object<'py>(
         .collect();
     Err(LoadError {
         target: target.to_string(),
-        problem: format!(
-            "`{}` has neither `app` nor `application`",
-            target.module
-        ),
+        problem: format!("`{}` has neither `app` nor `application`", target.module),
         hint: Some(if callables.is_empty() {
             "name the application: `module:attribute`".to_owned()
         } else {

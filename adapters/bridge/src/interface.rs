@@ -46,14 +46,14 @@ pub fn detect(app: &Bound<'_, PyAny>) -> PyResult<Option<Detected>> {
     let Ok(signature) = inspect.call_method1(intern!(py, "signature"), (app,)) else {
         return Ok(None);
     };
-    Ok(by_signature(&signature)?)
+    by_signature(&signature)
 }
 
 /// Binds one to three arguments and sees what fits: defaults and `*args` are judged as Python does.
 fn by_signature(signature: &Bound<'_, PyAny>) -> PyResult<Option<Detected>> {
     let py = signature.py();
     let accepts = |count: usize| -> bool {
-        let arguments = vec![py.None(); count];
+        let arguments = (0..count).map(|_| py.None()).collect::<Vec<_>>();
         pyo3::types::PyTuple::new(py, arguments)
             .and_then(|arguments| signature.call_method1(intern!(py, "bind"), arguments))
             .is_ok()

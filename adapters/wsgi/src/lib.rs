@@ -1,1 +1,13 @@
+//! WSGI applications (PEP 3333) behind [`twinspan::app::Application`].
+//!
+//! Each application has a bounded pool of threads of its own, a bulkhead: when every thread of a legacy
+//! application is stuck, nothing else notices.
 
+mod application;
+mod block_on;
+mod environ;
+mod input;
+mod pool;
+mod response;
+
+pub use application::WsgiApplication;

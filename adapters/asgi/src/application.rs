@@ -1,0 +1,174 @@
+//! An ASGI application as the core sees it.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use tokio::sync::oneshot;
+use twinspan::app::{
+    AppError, Application, BoxFuture, Description, Interface, Request, Response, RouteTable,
+    RoutesError,
+};
+use twinspan::config::AppConfig;
+use twinspan_bridge::interface::Detected;
+use twinspan_bridge::routes;
+
+use crate::event_loop::EventLoop;
+use crate::http::{Exchange, LeaveGuard};
+use crate::lifespan::Lifespan;
+use crate::scope::ScopeFactory;
+
+/// One ASGI application on the worker's event loop.
+pub struct AsgiApplication {
+    shared: Arc<Shared>,
+    event_loop: Arc<EventLoop>,
+    lifespan: Lifespan,
+    router: Option<Py<PyAny>>,
+}
+
+/// What every request of the application needs.
+pub(crate) struct Shared {
+    pub(crate) name: Arc<str>,
+    app: Py<PyAny>,
+    /// The older calling convention, `app(scope)(receive, send)`.
+    double_callable: bool,
+    coroutine_type: Py<PyAny>,
+    http: ScopeFactory,
+    /// What lifespan left behind, once it has started.
+    state: OnceLock<Py<PyDict>>,
+}
+
+impl Shared {
+    pub(crate) fn http_scope<'py>(
+        &self,
+        py: Python<'py>,
+        request: &Request,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let scheme = request.origin.scheme.as_str();
+        let scope = self.http.build(py, request, scheme, self.state.get())?;
+        let method = request.head.method.as_str();
+        if method != "GET" {
+            scope.set_item(intern!(py, "method"), method)?;
+        }
+        Ok(scope)
+    }
+
+    /// Calls the application with the `receive` and `send` of `face`; the coroutine has not begun to run.
+    pub(crate) fn call<'py>(
+        &self,
+        py: Python<'py>,
+        scope: Bound<'py, PyDict>,
+        face: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let app = self.app.bind(py);
+        let receive = face.getattr(intern!(py, "receive"))?;
+        let send = face.getattr(intern!(py, "send"))?;
+        let result = if self.double_callable {
+            app.call1((scope,))?.call1((receive, send))?
+        } else {
+            app.call1((scope, receive, send))?
+        };
+        if result.get_type().is(self.coroutine_type.bind(py)) {
+            return Ok(result);
+        }
+        // Anything else that can be awaited: a future, a Cython coroutine.
+        py.import(intern!(py, "twinspan._interop"))?
+            .call_method1(intern!(py, "wait_for"), (result,))
+    }
+
+    pub(crate) fn set_state(&self, state: Py<PyDict>) {
+        // Lifespan runs once for each application object.
+        let _ = self.state.set(state);
+    }
+}
+
+impl fmt::Debug for AsgiApplication {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AsgiApplication")
+            .field("name", &self.shared.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl AsgiApplication {
+    /// Wraps `app`; `router` is asked for its routes where it is given.
+    pub fn new(
+        py: Python<'_>,
+        app: &Bound<'_, PyAny>,
+        detected: Detected,
+        config: &AppConfig,
+        router: Option<Bound<'_, PyAny>>,
+        event_loop: &Arc<EventLoop>,
+    ) -> PyResult<Self> {
+        let shared = Arc::new(Shared {
+            name: config.name.as_str().into(),
+            app: app.clone().unbind(),
+            double_callable: detected == Detected::Asgi2,
+            coroutine_type: py.import("types")?.getattr("CoroutineType")?.unbind(),
+            http: ScopeFactory::new(py, "http")?,
+            state: OnceLock::new(),
+        });
+        Ok(Self {
+            lifespan: Lifespan::new(Arc::clone(&shared), Arc::clone(event_loop), config.lifespan),
+            shared,
+            event_loop: Arc::clone(event_loop),
+            router: router.map(Bound::unbind),
+        })
+    }
+}
+
+impl Application for AsgiApplication {
+    fn description(&self) -> Description {
+        Description {
+            interface: Interface::Asgi,
+            threads: None,
+        }
+    }
+
+    fn call(&self, request: Request) -> BoxFuture<'static, Result<Response, AppError>> {
+        let shared = Arc::clone(&self.shared);
+        let event_loop = Arc::clone(&self.event_loop);
+        Box::pin(async move {
+            let (reply_to, answer) = oneshot::channel();
+            let mut request = request;
+            let body = std::mem::take(&mut request.body);
+            let exchange = Exchange::new(shared, Arc::clone(&event_loop), body, reply_to);
+            let guard = LeaveGuard::new(Arc::clone(&exchange));
+            event_loop.run(move |py, _| exchange.start(py, &request));
+            let answer = answer.await;
+            guard.answered();
+            answer.unwrap_or_else(|_| Err(AppError::Failed("the event loop has stopped".into())))
+        })
+    }
+
+    fn startup(&self) -> BoxFuture<'_, Result<(), AppError>> {
+        Box::pin(async {
+            self.event_loop.deliver_answers();
+            self.lifespan.startup().await
+        })
+    }
+
+    fn shutdown(&self) -> BoxFuture<'_, Result<(), AppError>> {
+        Box::pin(self.lifespan.shutdown())
+    }
+
+    fn routes(&self) -> BoxFuture<'_, Result<RouteTable, RoutesError>> {
+        Box::pin(async {
+            let (send, receive) = oneshot::channel();
+            let shared = Arc::clone(&self.shared);
+            let router =
+                Python::attach(|py| self.router.as_ref().map(|router| router.clone_ref(py)));
+            self.event_loop.run(move |py, _| {
+                let router = router.as_ref().map(|router| router.bind(py));
+                let _ = send.send(routes::read(shared.app.bind(py), router));
+            });
+            receive.await.unwrap_or_else(|_| {
+                Err(RoutesError::Unreadable {
+                    what: "an application whose event loop has stopped".into(),
+                })
+            })
+        })
+    }
+}

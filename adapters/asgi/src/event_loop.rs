@@ -1,0 +1,332 @@
+//! The asyncio loop, its queue, and the one wake-up that many requests share.
+//!
+//! An I/O thread pushes a job and, only when the loop sleeps, writes to a pipe that the loop watches.
+//! The loop's callback takes all that is there, runs it, and delivers the answers together. A batch is
+//! capped so that the application's own timers and tasks keep their turn.
+
+use std::fmt;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use tracing::error;
+use twinspan::config::LoopChoice;
+use twinspan::worker::Finished;
+use twinspan_bridge::bytes::Lender;
+use twinspan_bridge::errors::traceback;
+use twinspan_bridge::outbox::{Answer, Outbox, ReplyTo};
+
+type Run = Box<dyn FnOnce(Python<'_>, &Arc<EventLoop>) + Send>;
+
+/// Something to do on the loop's thread.
+pub(crate) enum Job {
+    /// Starts a request, or anything else that needs Python.
+    Run(Run),
+    /// What somebody waits for may have come.
+    Wake(Arc<dyn Wake>),
+}
+
+/// Whoever is told on the loop's thread that waiting may be over.
+pub(crate) trait Wake: Send + Sync {
+    fn wake(&self, py: Python<'_>);
+}
+
+/// Jobs that one turn of the loop runs at most.
+const BATCH: usize = 256;
+
+/// One asyncio loop and the way to it.
+pub struct EventLoop {
+    inbox: Mutex<Inbox>,
+    bell: Bell,
+    outbox: Arc<Outbox>,
+    delivering: AtomicBool,
+    /// Only the loop's thread reads and writes it.
+    in_turn: AtomicBool,
+    pub(crate) lender: Arc<Lender>,
+    python: Objects,
+}
+
+#[derive(Default)]
+struct Inbox {
+    jobs: Vec<Job>,
+    /// The loop has seen the queue empty and waits for the bell.
+    asleep: bool,
+    closed: bool,
+}
+
+/// Python objects that every request needs.
+struct Objects {
+    event_loop: Py<PyAny>,
+    /// `asyncio.Task` with the loop and, from Python 3.12 on, `eager_start` filled in.
+    new_task: Py<PyAny>,
+    create_future: Py<PyAny>,
+}
+
+impl fmt::Debug for EventLoop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("EventLoop")
+    }
+}
+
+impl EventLoop {
+    /// Makes the loop and sets it as the current thread's.
+    pub fn new(py: Python<'_>, choice: LoopChoice) -> PyResult<Arc<Self>> {
+        let event_loop = make_loop(py, choice)?;
+        let asyncio = py.import("asyncio")?;
+        asyncio.call_method1("set_event_loop", (&event_loop,))?;
+        let arguments = PyDict::new(py);
+        arguments.set_item("loop", &event_loop)?;
+        if py.version_info() >= (3, 12) {
+            arguments.set_item("eager_start", true)?;
+        }
+        let new_task = py.import("functools")?.call_method(
+            "partial",
+            (asyncio.getattr("Task")?,),
+            Some(&arguments),
+        )?;
+        let bell = Bell::new()?;
+        Ok(Arc::new_cyclic(|this: &std::sync::Weak<Self>| {
+            let this = std::sync::Weak::clone(this);
+            let release = move || {
+                if let Some(event_loop) = this.upgrade() {
+                    event_loop.run(|py, event_loop| event_loop.lender.release(py));
+                }
+            };
+            Self {
+                inbox: Mutex::default(),
+                bell,
+                outbox: Arc::new(Outbox::default()),
+                delivering: AtomicBool::new(false),
+                in_turn: AtomicBool::new(false),
+                lender: Lender::new(release),
+                python: Objects {
+                    create_future: event_loop
+                        .getattr("create_future")
+                        .map_or_else(|_| py.None(), Bound::unbind),
+                    event_loop: event_loop.unbind(),
+                    new_task: new_task.unbind(),
+                },
+            }
+        }))
+    }
+
+    /// Starts the delivery of answers on the current I/O runtime, once.
+    pub(crate) fn deliver_answers(&self) {
+        if !self.delivering.swap(true, Ordering::Relaxed) {
+            tokio::spawn(Arc::clone(&self.outbox).deliver());
+        }
+    }
+
+    /// Answers a request: at the end of the turn with all others, or at once outside of a turn.
+    pub(crate) fn answer(&self, to: ReplyTo, answer: Answer) {
+        self.outbox.put(to, answer);
+        if !self.in_turn.load(Ordering::Relaxed) {
+            self.outbox.flush();
+        }
+    }
+
+    /// Runs a closure on the loop's thread.
+    pub(crate) fn run(&self, job: impl FnOnce(Python<'_>, &Arc<Self>) + Send + 'static) {
+        self.push(Job::Run(Box::new(job)));
+    }
+
+    pub(crate) fn push(&self, job: Job) {
+        let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        if inbox.closed {
+            return;
+        }
+        inbox.jobs.push(job);
+        let asleep = std::mem::take(&mut inbox.asleep);
+        drop(inbox);
+        if asleep {
+            self.bell.ring();
+        }
+    }
+
+    pub(crate) fn create_future<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.python.create_future.bind(py).call0()
+    }
+
+    pub(crate) fn event_loop<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
+        self.python.event_loop.bind(py)
+    }
+
+    /// Starts a coroutine as a task; its first step runs at once from Python 3.12 on.
+    pub(crate) fn start_task<'py>(
+        &self,
+        coroutine: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.python
+            .new_task
+            .bind(coroutine.py())
+            .call1((coroutine,))
+    }
+
+    /// Runs the loop on this thread until the worker has finished.
+    pub fn run_until(self: &Arc<Self>, py: Python<'_>, finished: &Finished) -> PyResult<()> {
+        let event_loop = self.python.event_loop.bind(py);
+        let callback = Py::new(
+            py,
+            Callback {
+                event_loop: Arc::clone(self),
+            },
+        )?;
+        event_loop.call_method1(
+            intern!(py, "add_reader"),
+            (self.bell.fd.as_raw_fd(), callback),
+        )?;
+        self.bell.ring();
+        let this = Arc::clone(self);
+        finished.on(move || this.run(|py, event_loop| event_loop.stop(py)));
+        event_loop.call_method0(intern!(py, "run_forever"))?;
+        event_loop.call_method1(intern!(py, "remove_reader"), (self.bell.fd.as_raw_fd(),))?;
+        self.close(py)
+    }
+
+    fn stop(&self, py: Python<'_>) {
+        if let Err(error) = self.python.event_loop.bind(py).call_method0("stop") {
+            error!(error = %traceback(py, &error), "the event loop cannot be stopped");
+        }
+    }
+
+    /// Cancels what is left, as `asyncio.run` does, and closes the loop.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        let left = {
+            let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+            inbox.closed = true;
+            std::mem::take(&mut inbox.jobs)
+        };
+        drop(left);
+        let event_loop = self.python.event_loop.bind(py);
+        let asyncio = py.import("asyncio")?;
+        let tasks: Vec<Bound<'_, PyAny>> = asyncio
+            .call_method1("all_tasks", (event_loop,))?
+            .try_iter()?
+            .collect::<PyResult<_>>()?;
+        if !tasks.is_empty() {
+            for task in &tasks {
+                task.call_method0("cancel")?;
+            }
+            let options = PyDict::new(py);
+            options.set_item("return_exceptions", true)?;
+            let all = asyncio
+                .getattr("gather")?
+                .call(pyo3::types::PyTuple::new(py, tasks)?, Some(&options))?;
+            event_loop.call_method1("run_until_complete", (all,))?;
+        }
+        for ending in ["shutdown_asyncgens", "shutdown_default_executor"] {
+            let ending = event_loop.call_method0(ending)?;
+            event_loop.call_method1("run_until_complete", (ending,))?;
+        }
+        self.lender.release(py);
+        asyncio.call_method1("set_event_loop", (py.None(),))?;
+        event_loop.call_method0("close")?;
+        Ok(())
+    }
+
+    /// One turn: runs what has come, then sleeps or asks for another turn.
+    fn turn(self: &Arc<Self>, py: Python<'_>) {
+        self.bell.silence();
+        self.in_turn.store(true, Ordering::Relaxed);
+        let mut left = BATCH;
+        loop {
+            let jobs = {
+                let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+                if inbox.jobs.is_empty() {
+                    inbox.asleep = true;
+                    break;
+                }
+                if left == 0 {
+                    drop(inbox);
+                    self.bell.ring();
+                    break;
+                }
+                let count = inbox.jobs.len().min(left);
+                left -= count;
+                if count == inbox.jobs.len() {
+                    std::mem::take(&mut inbox.jobs)
+                } else {
+                    inbox.jobs.drain(..count).collect()
+                }
+            };
+            for job in jobs {
+                match job {
+                    Job::Run(run) => run(py, self),
+                    Job::Wake(wake) => wake.wake(py),
+                }
+            }
+            self.outbox.flush();
+        }
+        self.in_turn.store(false, Ordering::Relaxed);
+        self.lender.release(py);
+    }
+}
+
+fn make_loop(py: Python<'_>, choice: LoopChoice) -> PyResult<Bound<'_, PyAny>> {
+    let module = match choice {
+        LoopChoice::Asyncio => py.import("asyncio")?,
+        LoopChoice::Uvloop => py.import("uvloop")?,
+        LoopChoice::Auto => match py.import("uvloop") {
+            Ok(uvloop) => uvloop,
+            Err(_) => py.import("asyncio")?,
+        },
+    };
+    module.call_method0("new_event_loop")
+}
+
+/// What the loop calls when the bell rings.
+#[pyclass(frozen)]
+struct Callback {
+    event_loop: Arc<EventLoop>,
+}
+
+#[pymethods]
+impl Callback {
+    fn __call__(&self, py: Python<'_>) {
+        self.event_loop.turn(py);
+    }
+}
+
+/// Wakes the loop's selector from another thread without the GIL.
+struct Bell {
+    fd: OwnedFd,
+    /// Where eventfd does not exist, the writing end of a pipe.
+    #[cfg(not(target_os = "linux"))]
+    writer: OwnedFd,
+}
+
+impl Bell {
+    #[cfg(target_os = "linux")]
+    fn new() -> std::io::Result<Self> {
+        use rustix::event::{EventfdFlags, eventfd};
+        let fd = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
+        Ok(Self { fd })
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn new() -> std::io::Result<Self> {
+        let (fd, writer) = rustix::pipe::pipe()?;
+        for end in [&fd, &writer] {
+            rustix::io::fcntl_setfd(end, rustix::io::FdFlags::CLOEXEC)?;
+            rustix::io::ioctl_fionbio(end, true)?;
+        }
+        Ok(Self { fd, writer })
+    }
+
+    fn ring(&self) {
+        #[cfg(target_os = "linux")]
+        let writer = &self.fd;
+        #[cfg(not(target_os = "linux"))]
+        let writer = &self.writer;
+        // Fails only when it is full: then it rings already.
+        let _ = rustix::io::write(writer, &1_u64.to_ne_bytes());
+    }
+
+    fn silence(&self) {
+        // Fails only when it has not rung.
+        let _ = rustix::io::read(&self.fd, &mut [0; 64]);
+    }
+}

@@ -1,0 +1,102 @@
+//! ASGI messages as the adapters read and write them.
+
+use http::HeaderMap;
+use pyo3::exceptions::{PyKeyError, PyTypeError, PyValueError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyString};
+use twinspan_bridge::bytes::Lender;
+use twinspan_bridge::head;
+
+use std::sync::Arc;
+
+/// The message as a dict, with its `type`.
+pub(crate) fn open<'a, 'py>(
+    message: &'a Bound<'py, PyAny>,
+) -> PyResult<(&'a Bound<'py, PyDict>, Bound<'py, PyString>)> {
+    let py = message.py();
+    let dict = message
+        .cast::<PyDict>()
+        .map_err(|_| PyTypeError::new_err("an ASGI message must be a dict"))?;
+    let kind = dict
+        .get_item(intern!(py, "type"))?
+        .ok_or_else(|| PyKeyError::new_err("an ASGI message must have a `type`"))?
+        .cast_into::<PyString>()
+        .map_err(|_| PyTypeError::new_err("the `type` of an ASGI message must be a str"))?;
+    Ok((dict, kind))
+}
+
+/// `headers`: an iterable of pairs of byte strings; absent and `None` mean none.
+pub(crate) fn headers(message: &Bound<'_, PyDict>) -> PyResult<HeaderMap> {
+    let py = message.py();
+    let mut headers = HeaderMap::new();
+    let Some(pairs) = message.get_item(intern!(py, "headers"))? else {
+        return Ok(headers);
+    };
+    if pairs.is_none() {
+        return Ok(headers);
+    }
+    for pair in pairs.try_iter()? {
+        let (name, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = pair?
+            .extract()
+            .map_err(|_| PyTypeError::new_err("`headers` must hold pairs of a name and a value"))?;
+        let name = byte_string(&name, "a header's name")?;
+        let value = byte_string(&value, "a header's value")?;
+        // The server frames the message itself; uvicorn and others drop these, and applications that
+        // proxy rely on it.
+        if head::HOP_BY_HOP.iter().any(|hop| {
+            name.as_bytes()
+                .eq_ignore_ascii_case(hop.as_str().as_bytes())
+        }) {
+            continue;
+        }
+        head::append(&mut headers, name.as_bytes(), value.as_bytes())
+            .map_err(|error| PyValueError::new_err(error.to_string()))?;
+    }
+    Ok(headers)
+}
+
+fn byte_string<'a, 'py>(
+    object: &'a Bound<'py, PyAny>,
+    what: &str,
+) -> PyResult<&'a Bound<'py, PyBytes>> {
+    object.cast::<PyBytes>().map_err(|_| {
+        let kind = object
+            .get_type()
+            .name()
+            .map_or_else(|_| "object".to_owned(), |name| name.to_string());
+        PyTypeError::new_err(format!("{what} must be bytes, not {kind}"))
+    })
+}
+
+/// `body`: absent means empty.
+pub(crate) fn body(message: &Bound<'_, PyDict>, lender: &Arc<Lender>) -> PyResult<bytes::Bytes> {
+    match message.get_item(intern!(message.py(), "body"))? {
+        None => Ok(bytes::Bytes::new()),
+        Some(body) => lender.bytes(&body, "`body`"),
+    }
+}
+
+/// `more_body`: absent means `False`.
+pub(crate) fn more_body(message: &Bound<'_, PyDict>) -> PyResult<bool> {
+    match message.get_item(intern!(message.py(), "more_body"))? {
+        None => Ok(false),
+        Some(more) => more.is_truthy(),
+    }
+}
+
+/// `{"type": "http.disconnect"}`
+pub(crate) fn http_disconnect(py: Python<'_>) -> PyResult<Py<PyAny>> {
+    let message = PyDict::new(py);
+    message.set_item(intern!(py, "type"), intern!(py, "http.disconnect"))?;
+    Ok(message.into_any().unbind())
+}
+
+/// `{"type": "http.request", "body": …, "more_body": …}`
+pub(crate) fn http_request(py: Python<'_>, body: &[u8], more_body: bool) -> PyResult<Py<PyAny>> {
+    let message = PyDict::new(py);
+    message.set_item(intern!(py, "type"), intern!(py, "http.request"))?;
+    message.set_item(intern!(py, "body"), PyBytes::new(py, body))?;
+    message.set_item(intern!(py, "more_body"), more_body)?;
+    Ok(message.into_any().unbind())
+}

@@ -1,0 +1,249 @@
+//! A WSGI application as the core sees it, and the threads that run it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use pyo3::exceptions::PyOSError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use tokio::sync::oneshot;
+use tracing::{debug, error};
+use twinspan::app::{
+    AppError, Application, BoxFuture, Description, Interface, Request, Response, RouteTable,
+    RoutesError,
+};
+use twinspan::config::AppConfig;
+use twinspan_bridge::bytes::Lender;
+use twinspan_bridge::errors::{summary, traceback};
+use twinspan_bridge::outbox::{Outbox, ReplyTo};
+use twinspan_bridge::routes;
+
+use crate::environ::EnvironFactory;
+use crate::input::Input;
+use crate::pool::Pool;
+use crate::response::{Responder, StartResponse};
+
+/// One WSGI application with its pool of threads.
+pub struct WsgiApplication {
+    shared: Arc<Shared>,
+    router: Option<Arc<Py<PyAny>>>,
+    threads: usize,
+    delivering: AtomicBool,
+}
+
+/// What every request of the application needs.
+struct Shared {
+    name: Arc<str>,
+    app: Py<PyAny>,
+    environ: EnvironFactory,
+    pool: Pool<Job>,
+    outbox: Arc<Outbox>,
+    lender: Arc<Lender>,
+}
+
+type Run = Box<dyn FnOnce(Python<'_>, &Shared) + Send>;
+
+enum Job {
+    Request(Box<Request>, ReplyTo),
+    /// Anything else that needs Python.
+    Run(Run),
+}
+
+impl fmt::Debug for WsgiApplication {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WsgiApplication")
+            .field("name", &self.shared.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl WsgiApplication {
+    /// Wraps `app` and makes its first thread; `multiprocess` says whether other processes serve it too.
+    pub fn new(
+        py: Python<'_>,
+        app: &Bound<'_, PyAny>,
+        config: &AppConfig,
+        router: Option<Bound<'_, PyAny>>,
+        multiprocess: bool,
+    ) -> PyResult<Self> {
+        let threads = config.threads.max(1);
+        let environ = EnvironFactory::new(py, threads > 1, multiprocess)?;
+        let shared = Arc::new_cyclic(|this: &std::sync::Weak<Shared>| {
+            let this = std::sync::Weak::clone(this);
+            let release = move || {
+                if let Some(shared) = this.upgrade() {
+                    let release = Job::Run(Box::new(|py, shared| shared.lender.release(py)));
+                    // A full pool releases what came back with its next job anyway.
+                    drop(shared.pool.submit(release));
+                }
+            };
+            Shared {
+                name: config.name.as_str().into(),
+                app: app.clone().unbind(),
+                environ,
+                pool: Pool::new(threads, config.queue),
+                outbox: Arc::new(Outbox::default()),
+                lender: Lender::new(release),
+            }
+        });
+        start_thread(py, &shared)?;
+        Ok(Self {
+            shared,
+            router: router.map(|router| Arc::new(router.unbind())),
+            threads,
+            delivering: AtomicBool::new(false),
+        })
+    }
+}
+
+impl Application for WsgiApplication {
+    fn description(&self) -> Description {
+        Description {
+            interface: Interface::Wsgi,
+            threads: Some(self.threads),
+        }
+    }
+
+    fn call(&self, request: Request) -> BoxFuture<'static, Result<Response, AppError>> {
+        let (reply_to, answer) = oneshot::channel();
+        let submitted = self
+            .shared
+            .pool
+            .submit(Job::Request(Box::new(request), reply_to));
+        Box::pin(async move {
+            submitted.map_err(|(_, full)| AppError::Overloaded {
+                waiting: full.waiting,
+            })?;
+            answer
+                .await
+                .unwrap_or_else(|_| Err(AppError::Failed("the server is stopping".into())))
+        })
+    }
+
+    fn startup(&self) -> BoxFuture<'_, Result<(), AppError>> {
+        if !self.delivering.swap(true, Ordering::Relaxed) {
+            tokio::spawn(Arc::clone(&self.shared.outbox).deliver());
+        }
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn shutdown(&self) -> BoxFuture<'_, Result<(), AppError>> {
+        drop(self.shared.pool.close());
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn routes(&self) -> BoxFuture<'_, Result<RouteTable, RoutesError>> {
+        let (send, receive) = oneshot::channel();
+        let router = self.router.clone();
+        let read = Job::Run(Box::new(move |py, shared| {
+            let router = router.as_ref().map(|router| router.bind(py));
+            let _ = send.send(routes::read(shared.app.bind(py), router));
+        }));
+        let submitted = self.shared.pool.submit(read);
+        Box::pin(async move {
+            let unreadable = || RoutesError::Unreadable {
+                what: "an application that has stopped".into(),
+            };
+            submitted.map_err(|_| unreadable())?;
+            receive.await.unwrap_or_else(|_| Err(unreadable()))
+        })
+    }
+}
+
+/// Makes a thread for the pool unless it has enough. It is one of Python's own, so that everything
+/// that looks for the current thread finds it.
+fn start_thread(py: Python<'_>, shared: &Arc<Shared>) -> PyResult<()> {
+    if !shared.pool.join() {
+        return Ok(());
+    }
+    let target = Bound::new(
+        py,
+        PoolThread {
+            shared: Arc::clone(shared),
+        },
+    )?;
+    let options = PyDict::new(py);
+    options.set_item("target", target)?;
+    options.set_item("name", format!("twinspan-{}", shared.name))?;
+    // The end of the process does not wait for an application that is stuck.
+    options.set_item("daemon", true)?;
+    let started = py
+        .import("threading")
+        .and_then(|threading| threading.getattr("Thread")?.call((), Some(&options)))
+        .and_then(|thread| thread.call_method0("start"));
+    if started.is_err() {
+        shared.pool.leave();
+    }
+    started.map(drop)
+}
+
+/// The life of one pool thread.
+#[pyclass(frozen)]
+struct PoolThread {
+    shared: Arc<Shared>,
+}
+
+#[pymethods]
+impl PoolThread {
+    fn __call__(&self, py: Python<'_>) {
+        let shared = &self.shared;
+        while let Some(job) = py.detach(|| shared.pool.next()) {
+            if shared.pool.running()
+                && let Err(error) = start_thread(py, shared)
+            {
+                error!(app = %shared.name, error = %summary(py, &error), "a thread cannot be made");
+            }
+            match job {
+                Job::Request(request, reply_to) => shared.serve(py, request, reply_to),
+                Job::Run(run) => run(py, shared),
+            }
+            shared.pool.finished();
+            shared.lender.release(py);
+        }
+        shared.pool.leave();
+    }
+}
+
+impl Shared {
+    /// Runs the application for one request.
+    fn serve(&self, py: Python<'_>, mut request: Box<Request>, reply_to: ReplyTo) {
+        if reply_to.is_closed() {
+            debug!(app = %self.name, "the client left before its request was begun");
+            return;
+        }
+        let outbox = Arc::clone(&self.outbox);
+        let responder = Responder::new(outbox, Arc::clone(&self.lender), reply_to);
+        let input = Input::new(std::mem::take(&mut request.body));
+        if let Err(error) = self.run(py, &request, input, &responder) {
+            if responder.has_client_left() && error.is_instance_of::<PyOSError>(py) {
+                debug!(app = %self.name, "the client left before the response was complete");
+            } else {
+                error!(app = %self.name, "an application raised\n{}", traceback(py, &error).trim_end());
+            }
+            responder.fail(summary(py, &error));
+        }
+    }
+
+    fn run(
+        &self,
+        py: Python<'_>,
+        request: &Request,
+        input: Input,
+        responder: &Arc<Responder>,
+    ) -> PyResult<()> {
+        let environ = self.environ.build(py, request, input)?;
+        let start_response = StartResponse {
+            responder: Arc::clone(responder),
+        };
+        let result = self.app.bind(py).call1((environ, start_response))?;
+        let sent = responder.send_all(&result);
+        // Exactly once, whatever happened before (PEP 3333, "Specification Details").
+        let closed = match result.getattr_opt(intern!(py, "close"))? {
+            Some(close) => close.call0().map(drop),
+            None => Ok(()),
+        };
+        sent.and(closed)
+    }
+}

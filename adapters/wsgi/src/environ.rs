@@ -1,0 +1,220 @@
+//! `environ` (PEP 3333, "environ Variables"): a prepared dict is copied and filled in.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST};
+use http::{HeaderName, HeaderValue, Version};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString};
+use twinspan::app::{LocalAddr, Request};
+use twinspan_bridge::text::{latin1, utf8};
+
+use crate::input::Input;
+
+/// Builds the `environ` of one application.
+pub(crate) struct EnvironFactory {
+    template: Py<PyDict>,
+    /// `HTTP_…` keys by header name.
+    keys: Mutex<HashMap<HeaderName, Py<PyString>>>,
+}
+
+/// Header names whose key is kept.
+const KEYS: usize = 256;
+
+impl EnvironFactory {
+    pub(crate) fn new(py: Python<'_>, multithread: bool, multiprocess: bool) -> PyResult<Self> {
+        let template = PyDict::new(py);
+        template.set_item("REQUEST_METHOD", "GET")?;
+        template.set_item("SCRIPT_NAME", "")?;
+        template.set_item("PATH_INFO", "")?;
+        template.set_item("QUERY_STRING", "")?;
+        template.set_item("SERVER_NAME", "")?;
+        template.set_item("SERVER_PORT", "")?;
+        template.set_item("SERVER_PROTOCOL", "HTTP/1.1")?;
+        template.set_item("SERVER_SOFTWARE", "twinspan")?;
+        template.set_item("REMOTE_ADDR", "")?;
+        template.set_item("wsgi.version", (1, 0))?;
+        template.set_item("wsgi.url_scheme", "http")?;
+        template.set_item("wsgi.input", py.None())?;
+        template.set_item("wsgi.errors", py.import("sys")?.getattr("stderr")?)?;
+        template.set_item("wsgi.multithread", multithread)?;
+        template.set_item("wsgi.multiprocess", multiprocess)?;
+        template.set_item("wsgi.run_once", false)?;
+        // The input ends with the request, whatever its framing: Werkzeug then reads bodies without a length.
+        template.set_item("wsgi.input_terminated", true)?;
+        Ok(Self {
+            template: template.unbind(),
+            keys: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn build<'py>(
+        &self,
+        py: Python<'py>,
+        request: &Request,
+        input: Input,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let environ = self.template.bind(py).copy()?;
+        let head = &request.head;
+        let method = head.method.as_str();
+        if method != "GET" {
+            environ.set_item(intern!(py, "REQUEST_METHOD"), method)?;
+        }
+        let at = &request.at;
+        if !at.root_path.is_empty() {
+            environ.set_item(
+                intern!(py, "SCRIPT_NAME"),
+                latin1(py, at.root_path.as_bytes()),
+            )?;
+        }
+        environ.set_item(intern!(py, "PATH_INFO"), latin1(py, at.path_info(head)))?;
+        if let Some(query) = head.uri.query() {
+            environ.set_item(intern!(py, "QUERY_STRING"), latin1(py, query.as_bytes()))?;
+        }
+        if head.version != Version::HTTP_11 {
+            let protocol = match head.version {
+                Version::HTTP_10 => intern!(py, "HTTP/1.0"),
+                _ => intern!(py, "HTTP/2"),
+            };
+            environ.set_item(intern!(py, "SERVER_PROTOCOL"), protocol)?;
+        }
+        if let Some(client) = request.origin.client {
+            environ.set_item(intern!(py, "REMOTE_ADDR"), client.ip().to_string())?;
+            environ.set_item(intern!(py, "REMOTE_PORT"), client.port().to_string())?;
+        }
+        let scheme = request.origin.scheme.as_str();
+        if scheme != "http" {
+            environ.set_item(intern!(py, "wsgi.url_scheme"), scheme)?;
+        }
+        server(py, &environ, request)?;
+        self.headers(py, &environ, request)?;
+        environ.set_item(intern!(py, "wsgi.input"), Bound::new(py, input)?)?;
+        Ok(environ)
+    }
+
+    fn headers(
+        &self,
+        py: Python<'_>,
+        environ: &Bound<'_, PyDict>,
+        request: &Request,
+    ) -> PyResult<()> {
+        let headers = &request.head.headers;
+        if let Some(authority) = request.head.uri.authority()
+            && !headers.contains_key(HOST)
+        {
+            environ.set_item(intern!(py, "HTTP_HOST"), authority.as_str())?;
+        }
+        for name in headers.keys() {
+            // `X_Forwarded_For` would become the same key as `X-Forwarded-For`: whoever may send one must
+            // not be able to speak as the other.
+            if name.as_str().contains('_') {
+                continue;
+            }
+            let mut values = headers.get_all(name).iter();
+            let Some(first) = values.next() else {
+                continue;
+            };
+            let value = match values.next() {
+                None => latin1(py, first.as_bytes()),
+                Some(second) => {
+                    // RFC 9110 §5.3; cookies are the exception (RFC 6265 §5.4, RFC 9113 §8.2.3).
+                    let separator: &[u8] = if name == COOKIE { b"; " } else { b"," };
+                    latin1(py, &join(first, second, values, separator))
+                }
+            };
+            if name == CONTENT_TYPE {
+                environ.set_item(intern!(py, "CONTENT_TYPE"), value)?;
+            } else if name == CONTENT_LENGTH {
+                environ.set_item(intern!(py, "CONTENT_LENGTH"), value)?;
+            } else {
+                environ.set_item(self.key(py, name), value)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn key(&self, py: Python<'_>, name: &HeaderName) -> Py<PyString> {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(key) = keys.get(name) {
+            return key.clone_ref(py);
+        }
+        let key = PyString::new(py, &environ_key(name)).unbind();
+        // Clients choose names: only so many are kept.
+        if keys.len() < KEYS {
+            keys.insert(name.clone(), key.clone_ref(py));
+        }
+        key
+    }
+}
+
+/// `HTTP_` and the name in upper case with underscores (RFC 3875 §4.1.18).
+fn environ_key(name: &HeaderName) -> String {
+    let name = name.as_str();
+    let mut key = String::with_capacity("HTTP_".len() + name.len());
+    key.push_str("HTTP_");
+    key.extend(name.chars().map(|character| match character {
+        '-' => '_',
+        other => other.to_ascii_uppercase(),
+    }));
+    key
+}
+
+fn join<'a>(
+    first: &'a HeaderValue,
+    second: &'a HeaderValue,
+    rest: impl Iterator<Item = &'a HeaderValue>,
+    separator: &[u8],
+) -> Vec<u8> {
+    let mut joined = first.as_bytes().to_vec();
+    for value in std::iter::once(second).chain(rest) {
+        joined.extend_from_slice(separator);
+        joined.extend_from_slice(value.as_bytes());
+    }
+    joined
+}
+
+/// `SERVER_NAME` and `SERVER_PORT`; both are strings and never empty (PEP 3333).
+fn server(py: Python<'_>, environ: &Bound<'_, PyDict>, request: &Request) -> PyResult<()> {
+    match &request.conn.local {
+        LocalAddr::Tcp(address) => {
+            environ.set_item(intern!(py, "SERVER_NAME"), address.ip().to_string())?;
+            environ.set_item(intern!(py, "SERVER_PORT"), address.port().to_string())
+        }
+        LocalAddr::Unix(_) => {
+            // A unix socket has neither: what the client calls the server is the best there is.
+            let host = request
+                .head
+                .headers
+                .get(HOST)
+                .and_then(|host| host.to_str().ok())
+                .and_then(|host| host.parse::<http::uri::Authority>().ok());
+            let name = host.as_ref().map_or("localhost", |host| host.host());
+            let port = host
+                .as_ref()
+                .and_then(http::uri::Authority::port_u16)
+                .unwrap_or(request.origin.scheme.default_port());
+            environ.set_item(intern!(py, "SERVER_NAME"), utf8(py, name.as_bytes()))?;
+            environ.set_item(intern!(py, "SERVER_PORT"), port.to_string())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_name_becomes_its_environ_key() {
+        let name = HeaderName::from_static("x-forwarded-for");
+        assert_eq!(environ_key(&name), "HTTP_X_FORWARDED_FOR");
+    }
+
+    #[test]
+    fn repeated_headers_are_joined_in_order() {
+        let values = ["a=1", "b=2", "c=3"].map(HeaderValue::from_static);
+        let joined = join(&values[0], &values[1], values[2..].iter(), b"; ");
+        assert_eq!(joined, b"a=1; b=2; c=3");
+    }
+}
