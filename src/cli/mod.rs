@@ -101,7 +101,7 @@ pub fn parse(
     let sources = Sources {
         command_line: Some(matches),
         environment,
-        directory,
+        directory: Some(directory),
         ..Sources::default()
     };
     let settings = config::load(&sources)?;
@@ -126,8 +126,8 @@ Configuration:
   separated by commas. A switch has an opposite: --no-access-log.
 
 Signals:
-  SIGTERM and SIGINT finish what is being answered and stop; SIGHUP replaces
-  the workers without losing a request.
+  SIGTERM and SIGINT finish what is being answered and stop; a second SIGINT,
+  or SIGQUIT, stops at once; SIGHUP replaces the workers without losing a request.
 
 Exit codes:
   2 wrong configuration, or an address cannot be listened on

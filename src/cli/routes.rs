@@ -11,8 +11,8 @@ use std::fmt::{self, Write as _};
 use serde::Serialize;
 
 use crate::app::{Interface, Route, RouteKind};
-use crate::config::{RuleConfig, RuleMatch};
-use crate::worker::AppReport;
+use crate::config::{Config, RuleConfig, RuleMatch};
+use crate::supervisor::channel::AppReport;
 
 /// All routes of all applications, and who answers each.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -61,10 +61,11 @@ pub struct ListedRoute {
 }
 
 impl RouteListing {
-    pub fn new(rules: &[RuleConfig], reports: &[AppReport]) -> Self {
+    /// `reports` are those of the configured applications, in their order.
+    pub fn new(config: &Config, reports: &[AppReport]) -> Self {
         let mut claims = Claims::default();
         let mut routes = Vec::new();
-        for rule in rules {
+        for rule in &config.rules {
             let Some(report) = reports.iter().find(|report| report.name == rule.app) else {
                 continue;
             };
@@ -99,11 +100,13 @@ impl RouteListing {
                 claims.prefixes.push((prefix, &rule.app, serves_websockets));
             }
         }
-        let apps = reports
+        let apps = config
+            .apps
             .iter()
-            .map(|report| ListedApp {
-                name: report.name.clone(),
-                target: report.target.clone(),
+            .zip(reports)
+            .map(|(app, report)| ListedApp {
+                name: app.name.clone(),
+                target: app.target.to_string(),
                 interface: report.description.interface,
                 unreadable: report.routes.as_ref().err().cloned(),
             })
@@ -333,6 +336,7 @@ impl<const N: usize> fmt::Display for Table<N> {
 mod tests {
     use super::*;
     use crate::app::{Description, RouteTable};
+    use crate::config::AppConfig;
 
     fn route(text: &str) -> Route {
         let (methods, template) = text.split_once(' ').unwrap();
@@ -360,7 +364,6 @@ mod tests {
     fn report(name: &str, interface: Interface, routes: &[&str]) -> AppReport {
         AppReport {
             name: name.into(),
-            target: format!("{name}:app"),
             description: Description {
                 interface,
                 threads: None,
@@ -379,14 +382,27 @@ mod tests {
         }
     }
 
+    fn listing(rules: Vec<RuleConfig>, reports: &[AppReport]) -> RouteListing {
+        let app = |report: &AppReport| {
+            let target = format!("{}:app", report.name).parse().unwrap();
+            AppConfig::new(report.name.clone(), target)
+        };
+        let config = Config {
+            apps: reports.iter().map(app).collect(),
+            rules,
+            ..Config::default()
+        };
+        RouteListing::new(&config, reports)
+    }
+
     fn mount(app: &str, prefix: &str) -> RuleConfig {
         rule(app, RuleMatch::Mount(prefix.into()))
     }
 
     #[test]
     fn the_new_application_owns_its_routes_and_the_old_one_has_the_rest() {
-        let listing = RouteListing::new(
-            &[rule("new", RuleMatch::Owned), mount("old", "")],
+        let shown = listing(
+            vec![rule("new", RuleMatch::Owned), mount("old", "")],
             &[
                 report("new", Interface::Asgi, &["GET /items/{id}", "WS /board"]),
                 report(
@@ -397,7 +413,7 @@ mod tests {
             ],
         );
         assert_eq!(
-            listing.to_string(),
+            shown.to_string(),
             "\
 APP  METHODS    PATH             RULE                ENDPOINT
 new  GET        /items/{id}      owned by new (APP)  view (shop.py:7)
@@ -417,8 +433,8 @@ old  GET      /items/<int:id>  new          view (shop.py:7)
 
     #[test]
     fn a_mount_hides_what_others_define_below_it() {
-        let listing = RouteListing::new(
-            &[mount("api", "/api"), mount("site", "")],
+        let shown = listing(
+            vec![mount("api", "/api"), mount("site", "")],
             &[
                 report("api", Interface::Wsgi, &["GET /x"]),
                 report(
@@ -428,7 +444,7 @@ old  GET      /items/<int:id>  new          view (shop.py:7)
                 ),
             ],
         );
-        let rows: Vec<_> = listing
+        let rows: Vec<_> = shown
             .routes
             .iter()
             .map(|row| {
@@ -456,9 +472,9 @@ old  GET      /items/<int:id>  new          view (shop.py:7)
     fn an_application_that_cannot_be_read_is_said() {
         let mut report = report("old", Interface::Wsgi, &[]);
         report.routes = Err("the router of Middleware cannot be read".into());
-        let listing = RouteListing::new(&[mount("old", "")], &[report]);
+        let shown = listing(vec![mount("old", "")], &[report]);
         assert_eq!(
-            listing.to_string(),
+            shown.to_string(),
             "\
 APP  METHODS  PATH  RULE             ENDPOINT
 old  any      /*    catch-all (APP)  everything else

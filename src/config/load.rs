@@ -31,8 +31,8 @@ pub struct Sources {
     /// What [`command`] has parsed, where there is a command line.
     pub command_line: Option<ArgMatches>,
     pub environment: Vec<(OsString, OsString)>,
-    /// Where `twinspan.toml` and `pyproject.toml` are looked for.
-    pub directory: PathBuf,
+    /// Where `twinspan.toml` and `pyproject.toml` are looked for; without it, only a named file is read.
+    pub directory: Option<PathBuf>,
     /// Keyword arguments of the Python API.
     pub arguments: Map<String, Value>,
 }
@@ -161,7 +161,7 @@ pub fn load(sources: &Sources) -> Result<Settings, ConfigError> {
         .find_map(|layer| layer.values.get("config"))
         .and_then(Value::as_str)
         .map(Path::new);
-    let mut settings = Layer::from_file(&sources.directory, named)?;
+    let mut settings = Layer::from_file(sources.directory.as_deref(), named)?;
     settings.put_under_address(conventions);
     for layer in [environment, command_line, arguments] {
         settings.put(layer);
@@ -291,22 +291,27 @@ impl Layer {
     }
 
     /// The file that was named, or `twinspan.toml`, or `[tool.twinspan]` in `pyproject.toml`.
-    fn from_file(directory: &Path, named: Option<&Path>) -> Result<Self, ConfigError> {
+    fn from_file(directory: Option<&Path>, named: Option<&Path>) -> Result<Self, ConfigError> {
         if let Some(name) = named {
             if name.extension().is_some_and(|extension| extension == "py") {
                 return Err(ConfigError::new("a configuration in Python is not run")
                     .option(format!("`{}`", name.display()))
                     .hint("write the settings into twinspan.toml"));
             }
-            let text = fs::read_to_string(directory.join(name)).map_err(|error| {
-                ConfigError::new(format!("cannot be read: {error}"))
-                    .option(format!("`{}`", name.display()))
-            })?;
+            let text = fs::read_to_string(directory.unwrap_or(Path::new("")).join(name)).map_err(
+                |error| {
+                    ConfigError::new(format!("cannot be read: {error}"))
+                        .option(format!("`{}`", name.display()))
+                },
+            )?;
             return Self::from_toml(name, &text)?.ok_or_else(|| {
                 ConfigError::new("has no table [tool.twinspan]")
                     .option(format!("`{}`", name.display()))
             });
         }
+        let Some(directory) = directory else {
+            return Ok(Self::default());
+        };
         for name in ["twinspan.toml", "pyproject.toml"] {
             let text = match fs::read_to_string(directory.join(name)) {
                 Ok(text) => text,

@@ -32,7 +32,7 @@ impl Case<'_> {
                 .iter()
                 .map(|(name, value)| (OsString::from(name), OsString::from(value)))
                 .collect(),
-            directory: directory.0.clone(),
+            directory: Some(directory.0.clone()),
             arguments,
         })
     }
@@ -928,6 +928,21 @@ fn arguments_of_python_are_checked_like_the_others() {
         config.limits.websocket_ping_interval,
         Some(Duration::from_millis(500))
     );
+}
+
+#[test]
+fn without_a_directory_no_file_is_read_but_the_one_that_is_named() {
+    let directory = Directory::new(&[("twinspan.toml", "app = \"a:app\"")]);
+    let named = directory.0.join("twinspan.toml");
+    let load = |arguments: &str| {
+        let sources = Sources {
+            arguments: serde_json::from_str(arguments).unwrap(),
+            ..Sources::default()
+        };
+        load(&sources).unwrap().values.app
+    };
+    assert_eq!(load("{}"), None);
+    assert!(load(&format!("{{\"config\": {named:?}}}")).is_some());
 }
 
 #[test]
