@@ -23,11 +23,11 @@ PIP_VERSION := 26.3
 MATURIN := VIRTUAL_ENV=$(CURDIR)/$(VENV) CARGO_TARGET_DIR=target/extension $(BIN)/maturin
 export PYO3_PYTHON = $(CURDIR)/$(BIN)/python
 
-# Shell function: prints the path of CPython $1, if there is one that runs and can make virtual environments. pyenv
-# puts commands on PATH that only print an error, so each candidate is asked.
+# Shell function: prints the path of CPython $1, if there is one that runs and can make virtual environments (with
+# PYTHON set, if it is that one). pyenv puts commands on PATH that only print an error, so each candidate is asked.
 define python_functions
 python_of() { \
-	for candidate in "python$$1" python3 "$$HOME"/.pyenv/versions/"$$1".*/bin/python; do \
+	for candidate in $${PYTHON:-python$$1 python3 $$HOME/.pyenv/versions/$$1.*/bin/python}; do \
 		"$$candidate" -c "import ensurepip, sys, sysconfig, venv; \
 			sys.exit(sys.implementation.name != 'cpython' or '%d.%d' % sys.version_info[:2] != '$$1' \
 				or bool(sysconfig.get_config_var('Py_GIL_DISABLED')))" >/dev/null 2>&1 || continue; \
@@ -84,19 +84,19 @@ toolchain:
 # Made anew when PYTHON names another interpreter than the one that it was made with.
 $(STAMPS)/python: $(if $(PYTHON),$(if $(filter $(PYTHON),$(shell cat $(STAMPS)/python 2>/dev/null)),,FORCE)) | toolchain
 	@$(python_functions); \
-	python="$(PYTHON)"; \
+	python=; \
 	for version in $(VENV_PYTHONS); do \
 		[ -n "$$python" ] || python=$$(python_of "$$version") || true; \
 	done; \
 	[ -n "$$python" ] || { \
-		echo "error: no CPython 3.11 or newer with its venv module was found" >&2; \
+		echo "error: no CPython 3.11 to 3.15 with its venv module (looked at $${PYTHON:-PATH and ~/.pyenv/versions})" >&2; \
 		echo "hint: 'apt-get install python3 python3-venv' (Debian), 'brew install python' (macOS), or make PYTHON=/path/to/python" >&2; \
 		exit 1; \
 	}; \
 	echo "==> making $(VENV) with $$python ($$("$$python" -V))"; \
 	"$$python" -m venv --clear $(VENV) && \
 	$(PIP) install pip==$(PIP_VERSION) && \
-	mkdir -p $(STAMPS) && echo "$$python" > $@
+	mkdir -p $(STAMPS) && echo "$${PYTHON:-$$python}" > $@
 
 $(STAMPS)/examples: $(STAMPS)/python pyproject.toml
 	@echo "==> installing maturin and what the examples import"
@@ -213,7 +213,7 @@ pytest: extension ## Run the Python tests (ARGS="-k name" chooses)
 # A wheel for each other interpreter that is found, installed on its own, without the source tree.
 .PHONY: smoke
 smoke: $(STAMPS)/tools ## Build, install and try the server on each other CPython that is found
-	@$(python_functions); \
+	@$(python_functions); unset PYTHON; \
 	own=$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
 	for version in $(SMOKE_PYTHONS); do \
 		[ "$$version" != "$$own" ] || continue; \

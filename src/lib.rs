@@ -21,6 +21,7 @@ pub mod dispatch;
 pub mod metrics;
 pub mod policy;
 pub mod route;
+pub mod supervisor;
 pub mod ws;
 pub mod worker;
 pub mod error;

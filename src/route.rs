@@ -2,19 +2,26 @@
 //!
 //! Rules are tried in order, the first match wins. A prefix ends at a segment (`/api` is not
 //! `/apiary`). Applications see and route on the decoded path, so matching is done on it too; a path
-//! whose split-then-decoded and decoded-then-split readings could differ (`%2F`) is refused, as are
-//! dot segments, because two readers that disagree about a path are a hole in somebody's access rules.
+//! that selects another rule when it is split before it is decoded (`%2F`) is refused, as are dot
+//! segments, because two readers that disagree about a path are a hole in somebody's access rules.
+//!
+//! An application may own its routes: then it gets what its own router defines, and what is left goes
+//! on to the rules after it ([`ownership`](crate::policy::ownership) has the order of claims).
+//! `//` is kept, `%00` and bytes that are not UTF-8 are passed on, `%zz` stands for itself: frameworks
+//! read them alike. `*` (RFC 9112 §3.2.4) belongs to the catch-all.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use http::StatusCode;
+use http::header::{ACCESS_CONTROL_REQUEST_METHOD, HOST, ORIGIN};
 use http::request::Parts;
+use http::{Method, StatusCode};
+use memchr::memchr;
 
-use crate::app::Application;
-use crate::config::{Config, RuleMatch};
-use crate::error::LoadError;
+use crate::app::{Application, RouteKind, RouteTable, RoutesError};
+use crate::config::{RuleConfig, RuleMatch};
 use crate::metrics::{AppMetrics, RefusedBy};
-use crate::worker::AppReport;
+use crate::policy::ownership::{Asked, Claim, RouteIndex, Strength};
 
 /// An application under its name.
 #[derive(Debug)]
@@ -28,7 +35,7 @@ pub struct App {
 #[derive(Debug, Clone)]
 pub struct MountPoint {
     pub rule: Arc<RuleInfo>,
-    /// The template of the route that matched, where a rule knows it.
+    /// The template of the route that matched, where the rule is `owned`.
     pub template: Option<Arc<str>>,
     /// What comes before the path: the public prefix that proxies have cut off, then the mount.
     /// `""` or `/a/b`, decoded; ASGI's `root_path`, WSGI's `SCRIPT_NAME`.
@@ -40,7 +47,7 @@ pub struct MountPoint {
 }
 
 impl MountPoint {
-    /// The decoded path below the mount: `""` or `/…`; WSGI's `PATH_INFO`.
+    /// The decoded path below the mount: `""` or `/…`, or `*`; WSGI's `PATH_INFO`.
     pub fn path_info<'a>(&'a self, head: &'a Parts) -> &'a [u8] {
         let path = self
             .decoded
@@ -53,7 +60,7 @@ impl MountPoint {
 /// What a request needs to know of the rule that chose its application.
 #[derive(Debug)]
 pub struct RuleInfo {
-    /// Stable name: `mount /api`, `owned by new`, `catch-all`.
+    /// Stable name: `mount /api`, `path /live`, `owned by new`, `catch-all`.
     pub name: String,
     /// The application's name.
     pub app: Arc<str>,
@@ -64,8 +71,98 @@ pub struct RuleInfo {
 pub struct Rule {
     pub info: Arc<RuleInfo>,
     pub app: Arc<App>,
-    /// `""` or `/a/b`: matches this path and everything below it, and is cut off.
-    pub mount: String,
+    matcher: Matcher,
+}
+
+/// What a rule matches; prefixes are `""` or `/a/b`.
+#[derive(Debug)]
+enum Matcher {
+    /// The prefix and everything below it; the prefix is cut off.
+    Mount(Box<str>, Option<RouteIndex>),
+    /// The prefix and everything below it; nothing is cut off.
+    Path(Box<str>, Option<RouteIndex>),
+    /// What the application's own router defines.
+    Owned(RouteIndex),
+}
+
+impl Rule {
+    /// Everything below `prefix`, which is cut off; `""` is the catch-all.
+    ///
+    /// `routes` are what the application is known to define. They matter below a rule that
+    /// [owns](Self::owned) its routes: without them the application gets all that is not defined there.
+    pub fn mount(app: Arc<App>, prefix: &str, routes: Option<RouteIndex>) -> Self {
+        let prefix = prefix.trim_end_matches('/');
+        let name = match prefix {
+            "" => "catch-all".into(),
+            prefix => format!("mount {prefix}"),
+        };
+        Self::new(app, name, Matcher::Mount(prefix.into(), routes))
+    }
+
+    /// Everything below `prefix`, which stays; `routes` as for [`mount`](Self::mount).
+    pub fn path(app: Arc<App>, prefix: &str, routes: Option<RouteIndex>) -> Self {
+        let prefix = prefix.trim_end_matches('/');
+        let name = match prefix {
+            "" => "catch-all".into(),
+            prefix => format!("path {prefix}"),
+        };
+        Self::new(app, name, Matcher::Path(prefix.into(), routes))
+    }
+
+    /// What the application's own router defines.
+    pub fn owned(app: Arc<App>, routes: RouteIndex) -> Self {
+        let name = format!("owned by {}", app.name);
+        Self::new(app, name, Matcher::Owned(routes))
+    }
+
+    fn new(app: Arc<App>, name: String, matcher: Matcher) -> Self {
+        let info = Arc::new(RuleInfo {
+            name,
+            app: Arc::clone(&app.name),
+        });
+        Self { info, app, matcher }
+    }
+
+    fn routes(&self) -> Option<&RouteIndex> {
+        match &self.matcher {
+            Matcher::Mount(_, routes) | Matcher::Path(_, routes) => routes.as_ref(),
+            Matcher::Owned(routes) => Some(routes),
+        }
+    }
+
+    /// What is cut off.
+    fn cut(&self) -> &str {
+        match &self.matcher {
+            Matcher::Mount(prefix, _) => prefix,
+            Matcher::Path(..) | Matcher::Owned(_) => "",
+        }
+    }
+
+    /// Whether the path lies where the rule applies at all.
+    fn covers(&self, path: &str) -> bool {
+        let (Matcher::Mount(prefix, _) | Matcher::Path(prefix, _)) = &self.matcher else {
+            return true;
+        };
+        prefix.is_empty()
+            || path
+                .strip_prefix(&**prefix)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
+    /// How strongly the application claims a request that the rule covers.
+    fn claim(&self, asked: &Asked<'_>) -> Claim<'_> {
+        match self.routes() {
+            Some(routes) => routes.claim(&Asked {
+                path: asked.path.get(self.cut().len()..).unwrap_or_default(),
+                ..*asked
+            }),
+            // A router that is not known may define anything.
+            None => Claim {
+                strength: Strength::Route,
+                template: None,
+            },
+        }
+    }
 }
 
 /// A request that no application may see.
@@ -78,82 +175,950 @@ pub struct Refusal {
     pub close: bool,
 }
 
+impl Refusal {
+    const fn bad_request(reason: &'static str) -> Self {
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            reason,
+            by: RefusedBy::Path,
+            close: false,
+        }
+    }
+
+    const fn not_found(reason: &'static str) -> Self {
+        Self {
+            status: StatusCode::NOT_FOUND,
+            reason,
+            by: RefusedBy::Route,
+            close: false,
+        }
+    }
+}
+
+const DOT_SEGMENT: Refusal = Refusal::bad_request("the path has a dot segment");
+const TWO_READINGS: Refusal =
+    Refusal::bad_request("an encoded slash makes the path match two rules");
+const NOTHING_HERE: Refusal = Refusal::not_found("no application is mounted here");
+const NO_WEBSOCKETS: Refusal =
+    Refusal::not_found("the application here does not serve WebSockets, only ASGI applications do");
+
+/// Why rules cannot be made from a configuration.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum RulesError {
+    #[error("{origin}: there is no application `{app}`")]
+    UnknownApp { app: String, origin: String },
+    /// An application is to own its routes, but they are not known.
+    #[error("{origin}: `{app}` cannot own its routes: {source}")]
+    Routes {
+        app: String,
+        origin: String,
+        source: RoutesError,
+    },
+}
+
 /// The rule table.
 #[derive(Debug)]
 pub struct Router {
     rules: Vec<Rule>,
-    /// `--root-path`: the public prefix that a proxy in front cuts off.
-    root_path: Arc<str>,
+    /// For each rule the public prefix and what the rule cuts off.
+    root_paths: Vec<Arc<str>>,
+    owns: bool,
+    asks_host: bool,
 }
 
 impl Router {
+    /// `root_path` (`--root-path`) is the public prefix that a proxy in front cuts off.
     pub fn new(rules: Vec<Rule>, root_path: &str) -> Self {
+        let prefix = root_path.trim_end_matches('/');
         Self {
+            root_paths: rules
+                .iter()
+                .map(|rule| format!("{prefix}{}", rule.cut()).into())
+                .collect(),
+            owns: rules
+                .iter()
+                .any(|rule| matches!(rule.matcher, Matcher::Owned(_))),
+            asks_host: rules
+                .iter()
+                .filter_map(Rule::routes)
+                .any(RouteIndex::asks_host),
             rules,
-            root_path: root_path.into(),
         }
+    }
+
+    /// Makes the rules of a configuration. `apps` are the applications with what is known of their routes.
+    ///
+    /// # Errors
+    /// [`RulesError`] for a rule without its application, or an owner whose routes are not known or
+    /// cannot be compiled.
+    pub fn build(
+        rules: &[RuleConfig],
+        root_path: &str,
+        apps: &[(Arc<App>, Result<RouteTable, RoutesError>)],
+    ) -> Result<Self, RulesError> {
+        let mut owned_before = false;
+        let mut built = Vec::with_capacity(rules.len());
+        for rule in rules {
+            let Some((app, table)) = apps.iter().find(|(app, _)| *app.name == *rule.app) else {
+                return Err(RulesError::UnknownApp {
+                    app: rule.app.clone(),
+                    origin: rule.origin.clone(),
+                });
+            };
+            let error = |source| RulesError::Routes {
+                app: rule.app.clone(),
+                origin: rule.origin.clone(),
+                source,
+            };
+            let app = Arc::clone(app);
+            // Only what an owner leaves over has to be weighed against the routes of others.
+            let known = || match table {
+                Ok(table) if owned_before => RouteIndex::compile(table).map(Some).map_err(error),
+                _ => Ok(None),
+            };
+            built.push(match &rule.matches {
+                RuleMatch::Mount(prefix) => Rule::mount(app, prefix, known()?),
+                RuleMatch::Path(prefix) => Rule::path(app, prefix, known()?),
+                RuleMatch::Owned => {
+                    owned_before = true;
+                    let table = table.as_ref().map_err(|unknown| error(unknown.clone()))?;
+                    Rule::owned(app, RouteIndex::compile(table).map_err(error)?)
+                }
+            });
+        }
+        Ok(Self::new(built, root_path))
+    }
+
+    /// The rules in the order in which they are tried.
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
     }
 
     /// Chooses the application for a request; with `upgrade` only among those that serve WebSockets.
     ///
+    /// `prefix` is the public prefix of this request, where a proxy has told it; otherwise it is that
+    /// of the configuration.
+    ///
     /// # Errors
-    /// [`Refusal`] with 400 for a path with two readings, 404 where no rule matches.
+    /// [`Refusal`] with 400 for a path with a dot segment or two readings, 404 where no rule matches.
     pub fn route(
         &self,
         head: &Parts,
         upgrade: bool,
-        _prefix: Option<&str>,
+        prefix: Option<&str>,
     ) -> Result<(&Arc<App>, MountPoint), Refusal> {
-        let path = head.uri.path();
-        for rule in &self.rules {
-            if upgrade && rule.app.application.websocket().is_none() {
+        let raw = head.uri.path();
+        // Nearly every path is what it says.
+        let decoded = memchr(b'%', raw.as_bytes()).and_then(|_| Decoded::of(raw));
+        let bytes = decoded
+            .as_ref()
+            .map_or(raw.as_bytes(), |decoded| &decoded.whole);
+        if has_dot_segment(bytes) {
+            return Err(DOT_SEGMENT);
+        }
+        let question = self.question(head, upgrade);
+        let chosen = match &decoded {
+            None => self.choose(raw, &question),
+            Some(decoded) => {
+                // Frameworks that match on text replace what is not UTF-8 in the same way.
+                let chosen = self.choose(&String::from_utf8_lossy(&decoded.whole), &question);
+                if let Some(segments) = &decoded.segments {
+                    let other = self.choose(&String::from_utf8_lossy(segments), &question);
+                    if chosen.index() != other.index() {
+                        return Err(TWO_READINGS);
+                    }
+                }
+                chosen
+            }
+        };
+        let (index, template) = match chosen {
+            Choice::Rule(index, template) => (index, template),
+            Choice::Nothing(refusal) => return Err(refusal),
+        };
+        let (Some(rule), Some(root_path)) = (self.rules.get(index), self.root_paths.get(index))
+        else {
+            return Err(NOTHING_HERE);
+        };
+        let at = MountPoint {
+            rule: Arc::clone(&rule.info),
+            template: template.cloned(),
+            root_path: match prefix {
+                None => Arc::clone(root_path),
+                Some(prefix) => format!("{}{}", prefix.trim_end_matches('/'), rule.cut()).into(),
+            },
+            mount_len: rule.cut().len(),
+            decoded: decoded.map(|decoded| decoded.whole.into()),
+        };
+        Ok((&rule.app, at))
+    }
+
+    /// What of a request decides, besides its path.
+    fn question<'a>(&self, head: &'a Parts, upgrade: bool) -> Question<'a> {
+        let mut method = head.method.as_str();
+        if self.owns
+            && head.method == Method::OPTIONS
+            && head.headers.contains_key(ORIGIN)
+            && let Some(asked) = head.headers.get(ACCESS_CONTROL_REQUEST_METHOD)
+        {
+            // A CORS preflight is answered by whoever answers the request that it announces.
+            method = asked.to_str().unwrap_or(method);
+        }
+        Question {
+            method,
+            kind: if upgrade {
+                RouteKind::WebSocket
+            } else {
+                RouteKind::Http
+            },
+            host: self.asks_host.then(|| host(head)).flatten(),
+        }
+    }
+
+    /// The first rule that covers the path, unless an owner before it has the stronger claim.
+    fn choose(&self, path: &str, question: &Question<'_>) -> Choice<'_> {
+        let asked = Asked {
+            path,
+            method: question.method,
+            kind: question.kind,
+            host: question.host.as_deref(),
+        };
+        let mut strongest: Option<(usize, Claim<'_>)> = None;
+        let mut refusal = NOTHING_HERE;
+        for (index, rule) in self.rules.iter().enumerate() {
+            if !rule.covers(path) {
                 continue;
             }
-            if let Some(rest) = path.strip_prefix(rule.mount.as_str())
-                && (rest.is_empty() || rest.starts_with('/'))
-            {
-                let at = MountPoint {
-                    rule: Arc::clone(&rule.info),
-                    template: None,
-                    root_path: format!("{}{}", self.root_path, rule.mount).into(),
-                    decoded: None,
-                    mount_len: rule.mount.len(),
-                };
-                return Ok((&rule.app, at));
+            let owned = matches!(rule.matcher, Matcher::Owned(_));
+            if question.kind == RouteKind::WebSocket && rule.app.application.websocket().is_none() {
+                if !owned {
+                    refusal = NO_WEBSOCKETS;
+                }
+                continue;
+            }
+            let rival = strongest.map_or(Strength::Nothing, |(_, claim)| claim.strength);
+            if owned {
+                let claim = rule.claim(&asked);
+                if claim.strength > rival {
+                    strongest = Some((index, claim));
+                }
+                if claim.strength == Strength::Route {
+                    break;
+                }
+            } else if rival == Strength::Nothing || rule.claim(&asked).strength > rival {
+                return Choice::Rule(index, None);
+            } else {
+                break;
             }
         }
-        Err(Refusal {
-            status: StatusCode::NOT_FOUND,
-            reason: "no application is mounted here",
-            by: RefusedBy::Route,
-            close: false,
-        })
+        match strongest {
+            Some((index, claim)) => Choice::Rule(index, claim.template),
+            None => Choice::Nothing(refusal),
+        }
     }
 }
 
-/// Builds the rule table from the configuration and what the applications say of their routes.
-pub fn build(
-    config: &Config,
-    apps: &[Arc<App>],
-    reports: &[AppReport],
-) -> Result<Router, LoadError> {
-    let _ = reports;
-    let mut rules = Vec::new();
-    for rule in &config.rules {
-        let Some(app) = apps.iter().find(|app| *app.name == *rule.app) else {
-            continue;
-        };
-        let RuleMatch::Mount(mount) = &rule.matches else {
-            continue;
-        };
-        rules.push(Rule {
-            info: Arc::new(RuleInfo {
-                name: format!("mount {mount}"),
-                app: Arc::clone(&app.name),
-            }),
-            app: Arc::clone(app),
-            mount: mount.clone(),
-        });
+/// What of a request decides, besides its path.
+struct Question<'a> {
+    method: &'a str,
+    kind: RouteKind,
+    host: Option<Cow<'a, str>>,
+}
+
+enum Choice<'a> {
+    /// The place of a rule, and the route that it owns.
+    Rule(usize, Option<&'a Arc<str>>),
+    Nothing(Refusal),
+}
+
+impl Choice<'_> {
+    fn index(&self) -> Option<usize> {
+        match self {
+            Self::Rule(index, _) => Some(*index),
+            Self::Nothing(_) => None,
+        }
     }
-    Ok(Router::new(rules, &config.root_path))
+}
+
+/// The host that applications see, in lower case and without the port.
+fn host(head: &Parts) -> Option<Cow<'_, str>> {
+    let host = match head.headers.get(HOST) {
+        Some(host) => host.to_str().ok()?,
+        None => head.uri.authority()?.as_str(),
+    };
+    // After the last colon of a bare `[::1]` stands a bracket, so it is not taken for a port.
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    Some(if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(name.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(name)
+    })
+}
+
+/// The two readings of a path with `%` in it.
+struct Decoded {
+    /// Decoded, then split: what applications see.
+    whole: Vec<u8>,
+    /// Split, then decoded: an encoded slash is left as it is. `None` where there is none.
+    segments: Option<Vec<u8>>,
+}
+
+impl Decoded {
+    /// Decodes once; `None` where nothing is encoded.
+    fn of(raw: &str) -> Option<Self> {
+        let whole = Cow::from(percent_encoding::percent_decode_str(raw));
+        let Cow::Owned(whole) = whole else {
+            return None;
+        };
+        let segments = ["%2F", "%2f"]
+            .iter()
+            .any(|slash| raw.contains(slash))
+            .then(|| {
+                let mut segments = Vec::with_capacity(raw.len());
+                for (place, segment) in raw
+                    .split("%2F")
+                    .flat_map(|part| part.split("%2f"))
+                    .enumerate()
+                {
+                    if place > 0 {
+                        segments.extend_from_slice(b"%2F");
+                    }
+                    segments.extend(percent_encoding::percent_decode_str(segment));
+                }
+                segments
+            });
+        Some(Self { whole, segments })
+    }
+}
+
+/// Whether a segment is `.` or `..` (RFC 3986 §3.3).
+fn has_dot_segment(path: &[u8]) -> bool {
+    memchr(b'.', path).is_some()
+        && path
+            .split(|byte| *byte == b'/')
+            .any(|segment| segment == b"." || segment == b"..")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::{
+        AppError, BoxFuture, Description, Interface, Request, Response, Route, WebSocketApplication,
+    };
+    use crate::ws::Handshake;
+
+    #[derive(Debug)]
+    struct Fake(Interface);
+
+    impl Application for Fake {
+        fn description(&self) -> Description {
+            Description {
+                interface: self.0,
+                threads: None,
+            }
+        }
+
+        fn call(&self, _: Request) -> BoxFuture<'static, Result<Response, AppError>> {
+            unreachable!("routing calls nobody")
+        }
+
+        fn websocket(&self) -> Option<&dyn WebSocketApplication> {
+            (self.0 == Interface::Asgi).then_some(self)
+        }
+    }
+
+    impl WebSocketApplication for Fake {
+        fn connect(&self, _: Handshake) -> BoxFuture<'static, Result<(), AppError>> {
+            unreachable!("routing calls nobody")
+        }
+    }
+
+    fn app(name: &str, interface: Interface) -> Arc<App> {
+        Arc::new(App {
+            name: name.into(),
+            application: Arc::new(Fake(interface)),
+        })
+    }
+
+    fn asgi(name: &str) -> Arc<App> {
+        app(name, Interface::Asgi)
+    }
+
+    fn wsgi(name: &str) -> Arc<App> {
+        app(name, Interface::Wsgi)
+    }
+
+    /// `GET,POST /items/{id}`, `* /admin/`, `WS /live`; `{}` is `[^/]+`, `{*}` anything, `~` redirects.
+    fn table(routes: &[&str]) -> RouteTable {
+        let route = |line: &&str| {
+            let (methods, path) = line.split_once(' ').unwrap();
+            let (path, redirects_slash) = match path.strip_suffix('~') {
+                Some(path) => (path, true),
+                None => (path, false),
+            };
+            let (host, path) = path.split_once('/').unwrap();
+            Route {
+                template: format!("/{path}"),
+                pattern: format!("^/{path}$")
+                    .replace("{}", "[^/]+")
+                    .replace("{*}", ".*"),
+                kind: match methods {
+                    "WS" => RouteKind::WebSocket,
+                    _ => RouteKind::Http,
+                },
+                methods: match methods {
+                    "WS" | "*" => None,
+                    methods => Some(methods.split(',').map(Into::into).collect()),
+                },
+                host: (!host.is_empty()).then(|| format!("^{host}$")),
+                redirects_slash,
+                exact: true,
+                endpoint: None,
+                file: None,
+                line: None,
+            }
+        };
+        RouteTable {
+            routes: routes.iter().map(route).collect(),
+        }
+    }
+
+    fn index(routes: &[&str]) -> RouteIndex {
+        RouteIndex::compile(&table(routes)).unwrap()
+    }
+
+    fn head(method: &str, target: &str, headers: &[(&str, &str)]) -> Parts {
+        let mut request = http::Request::builder().method(method).uri(target);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    /// `app | root_path | path_info`, or status and reason.
+    fn answer(router: &Router, head: &Parts, upgrade: bool, prefix: Option<&str>) -> String {
+        match router.route(head, upgrade, prefix) {
+            Ok((app, at)) => {
+                assert_eq!(app.name, at.rule.app);
+                let path = at.path_info(head).escape_ascii();
+                format!("{} | {} | {path}", app.name, at.root_path)
+            }
+            Err(refusal) => format!("{} {}", refusal.status.as_u16(), refusal.reason),
+        }
+    }
+
+    fn get(router: &Router, target: &str) -> String {
+        answer(router, &head("GET", target, &[]), false, None)
+    }
+
+    fn upgrade(router: &Router, target: &str) -> String {
+        answer(router, &head("GET", target, &[]), true, None)
+    }
+
+    /// Who answers `GET /path`, `WS /path` or `OPTIONS /path for POST`.
+    fn who(router: &Router, request: &str) -> String {
+        let mut words = request.split(' ');
+        let (method, target) = (words.next().unwrap(), words.next().unwrap());
+        let mut headers = Vec::new();
+        match (words.next(), words.next()) {
+            (Some("for"), Some(asked)) => {
+                headers.push(("origin", "https://shop.example"));
+                headers.push(("access-control-request-method", asked));
+            }
+            (Some("at"), Some(host)) => headers.push(("host", host)),
+            _ => {}
+        }
+        let (method, upgrade) = match method {
+            "WS" => ("GET", true),
+            method => (method, false),
+        };
+        match router.route(&head(method, target, &headers), upgrade, None) {
+            Ok((app, _)) => app.name.to_string(),
+            Err(refusal) => refusal.status.as_u16().to_string(),
+        }
+    }
+
+    fn mounts() -> Router {
+        Router::new(
+            vec![
+                Rule::mount(asgi("api"), "/api", None),
+                Rule::path(asgi("live"), "/live", None),
+                Rule::mount(wsgi("shop"), "", None),
+            ],
+            "",
+        )
+    }
+
+    #[test]
+    fn a_path_is_matched_by_segments_and_split_at_the_mount() {
+        let router = mounts();
+        for (target, expected) in [
+            ("/api", "api | /api | "),
+            ("/api/", "api | /api | /"),
+            ("/api/x?q=/live", "api | /api | /x"),
+            ("/apiary", "shop |  | /apiary"),
+            ("/API", "shop |  | /API"),
+            ("//api", "shop |  | //api"),
+            ("/api//x", "api | /api | //x"),
+            ("/live", "live |  | /live"),
+            ("/live/7", "live |  | /live/7"),
+            ("/lively", "shop |  | /lively"),
+            ("/", "shop |  | /"),
+            ("http://host", "shop |  | /"),
+            ("http://host/api/x", "api | /api | /x"),
+            ("/x;v=1/y", "shop |  | /x;v=1/y"),
+        ] {
+            assert_eq!(get(&router, target), expected, "{target}");
+        }
+    }
+
+    #[test]
+    fn the_decoded_path_decides_and_is_what_applications_see() {
+        let router = mounts();
+        for (target, expected) in [
+            ("/%61pi/x", "api | /api | /x"),
+            ("/api/%C3%A9", r"api | /api | /\xc3\xa9"),
+            ("/api/%FF%00", r"api | /api | /\xff\x00"),
+            ("/api%20", "shop |  | /api "),
+            ("/api%00", r"shop |  | /api\x00"),
+            ("/%2561pi", "shop |  | /%61pi"),
+            ("/api/%zz%", "api | /api | /%zz%"),
+            ("/api%3Fx", "shop |  | /api?x"),
+        ] {
+            assert_eq!(get(&router, target), expected, "{target}");
+        }
+    }
+
+    #[test]
+    fn an_encoded_slash_is_refused_only_where_it_chooses_another_rule() {
+        let router = mounts();
+        let refused = "400 an encoded slash makes the path match two rules";
+        for (target, expected) in [
+            ("/api%2Fx", refused),
+            ("/api%2fx", refused),
+            ("/%61pi%2Fx", refused),
+            ("/live%2F7", refused),
+            ("/api/a%2Fb", "api | /api | /a/b"),
+            ("/files/a%2Fb", "shop |  | /files/a/b"),
+            ("/%2Fapi", "shop |  | //api"),
+            ("/a%252Fb", "shop |  | /a%2Fb"),
+        ] {
+            assert_eq!(get(&router, target), expected, "{target}");
+        }
+        let owned = Router::new(
+            vec![
+                Rule::owned(asgi("new"), index(&["GET /items/{}", "GET /files/{*}"])),
+                Rule::mount(wsgi("old"), "", None),
+            ],
+            "",
+        );
+        assert_eq!(get(&owned, "/items/a%2Fb"), refused);
+        assert_eq!(get(&owned, "/files/a%2Fb"), "new |  | /files/a/b");
+    }
+
+    #[test]
+    fn dot_segments_are_refused_in_every_spelling() {
+        let router = mounts();
+        for target in [
+            "/..",
+            "/.",
+            "/a/..",
+            "/a/../b",
+            "/a/./b",
+            "/%2e%2e/b",
+            "/a/.%2E/b",
+            "/a%2F..%2Fb",
+            "/%2E",
+        ] {
+            assert_eq!(
+                get(&router, target),
+                "400 the path has a dot segment",
+                "{target}"
+            );
+        }
+        for target in ["/...", "/.well-known/x", "/a..b", "/a.", "/a;.."] {
+            assert!(get(&router, target).starts_with("shop"), "{target}");
+        }
+    }
+
+    #[test]
+    fn the_asterisk_belongs_to_the_catch_all() {
+        let head = head("OPTIONS", "*", &[]);
+        assert_eq!(answer(&mounts(), &head, false, None), "shop |  | *");
+        let without = Router::new(vec![Rule::mount(asgi("api"), "/api", None)], "");
+        assert_eq!(
+            answer(&without, &head, false, None),
+            "404 no application is mounted here"
+        );
+    }
+
+    #[test]
+    fn the_public_prefix_stands_before_the_mount() {
+        let router = Router::new(
+            vec![
+                Rule::mount(asgi("api"), "/api/", None),
+                Rule::mount(wsgi("shop"), "", None),
+            ],
+            "/site/",
+        );
+        let head = head("GET", "/api/x", &[]);
+        assert_eq!(answer(&router, &head, false, None), "api | /site/api | /x");
+        let told = answer(&router, &head, false, Some("/tenant/7/"));
+        assert_eq!(told, "api | /tenant/7/api | /x");
+        assert_eq!(get(&router, "/x"), "shop | /site | /x");
+    }
+
+    #[test]
+    fn an_upgrade_reaches_only_an_application_with_websockets() {
+        let router = Router::new(
+            vec![
+                Rule::mount(wsgi("shop"), "/shop", None),
+                Rule::owned(asgi("new"), index(&["WS /board/{}", "GET /page"])),
+                Rule::mount(asgi("api"), "/api", None),
+                Rule::mount(wsgi("old"), "", None),
+            ],
+            "",
+        );
+        let refused =
+            "404 the application here does not serve WebSockets, only ASGI applications do";
+        for (target, expected) in [
+            ("/api/x", "api | /api | /x"),
+            ("/board/7", "new |  | /board/7"),
+            ("/shop/x", refused),
+            ("/page", refused),
+            ("/x", refused),
+        ] {
+            assert_eq!(upgrade(&router, target), expected, "{target}");
+        }
+        let none = Router::new(vec![Rule::mount(wsgi("shop"), "/shop", None)], "");
+        assert_eq!(upgrade(&none, "/x"), "404 no application is mounted here");
+    }
+
+    #[test]
+    fn an_upgrade_passes_a_wsgi_mount_and_finds_the_asgi_one_behind() {
+        let router = Router::new(
+            vec![
+                Rule::mount(wsgi("shop"), "/shop", None),
+                Rule::mount(asgi("new"), "", None),
+            ],
+            "",
+        );
+        assert_eq!(upgrade(&router, "/shop/live"), "new |  | /shop/live");
+    }
+
+    #[test]
+    fn every_ruling_on_owned_routes_holds() {
+        let new = [
+            "GET,POST /both",
+            "GET /items/{}",
+            "POST /items/{}",
+            "PATCH /split",
+            "GET /new-only",
+            "GET /slash/~",
+            "GET /noslash~",
+            "GET /twice/~",
+            "GET /kept/~",
+            "WS /live",
+            "OPTIONS /asked",
+            "* /static/{*}",
+            "HEAD /headed",
+            "GET api.example/hosted",
+        ];
+        let old = [
+            "GET,DELETE /both",
+            "DELETE /items/{}",
+            "GET,PUT /split",
+            "GET /old-only",
+            "GET /live",
+            "GET /twice/~",
+            "POST /kept",
+            "GET /headed",
+            "POST /asked",
+            "GET /old-slash/~",
+        ];
+        let known = Router::new(
+            vec![
+                Rule::owned(asgi("new"), index(&new)),
+                Rule::mount(wsgi("old"), "", Some(index(&old))),
+            ],
+            "",
+        );
+        for (request, expected, ruling) in [
+            (
+                "GET /both",
+                "new",
+                "the first owner of path and method wins",
+            ),
+            (
+                "DELETE /both",
+                "old",
+                "a method belongs to whoever defines it",
+            ),
+            (
+                "PUT /both",
+                "new",
+                "a method that neither defines, on a path of both, goes to the first",
+            ),
+            ("GET /items/7", "new", "templates are matched"),
+            (
+                "POST /items/7",
+                "new",
+                "the routes of one path count together",
+            ),
+            ("DELETE /items/7", "old", "a template is shared by method"),
+            ("GET /items/7/x", "old", "a parameter ends at a slash"),
+            ("GET /items/", "old", "a parameter is not empty"),
+            ("PATCH /split", "new", "each its own methods"),
+            ("PUT /split", "old", "each its own methods"),
+            ("HEAD /split", "old", "HEAD follows GET"),
+            ("HEAD /items/7", "new", "HEAD follows GET"),
+            ("HEAD /headed", "new", "unless HEAD itself is defined"),
+            ("GET /headed", "old", "GET does not follow HEAD"),
+            (
+                "DELETE /new-only",
+                "new",
+                "an undefined method goes to whoever defines the path",
+            ),
+            (
+                "DELETE /old-only",
+                "old",
+                "an undefined method goes to whoever defines the path",
+            ),
+            (
+                "OPTIONS /new-only",
+                "new",
+                "a plain OPTIONS goes to whoever defines the path",
+            ),
+            (
+                "OPTIONS /old-only",
+                "old",
+                "a plain OPTIONS goes to whoever defines the path",
+            ),
+            (
+                "OPTIONS /asked",
+                "new",
+                "an OPTIONS that is defined is owned",
+            ),
+            (
+                "OPTIONS /asked for POST",
+                "old",
+                "a preflight goes to the owner of its method",
+            ),
+            (
+                "OPTIONS /both for DELETE",
+                "old",
+                "a preflight goes to the owner of its method",
+            ),
+            (
+                "OPTIONS /both for GET",
+                "new",
+                "a preflight goes to the owner of its method",
+            ),
+            (
+                "OPTIONS /both for PUT",
+                "new",
+                "a preflight for what nobody defines goes to the path",
+            ),
+            (
+                "GET /nobody",
+                "old",
+                "a path that nobody defines goes to the last",
+            ),
+            (
+                "GET /",
+                "old",
+                "a path that nobody defines goes to the last",
+            ),
+            (
+                "GET /slash",
+                "new",
+                "a missing slash goes to whoever redirects",
+            ),
+            ("GET /slash/", "new", "the slash itself is a route"),
+            (
+                "GET /noslash/",
+                "new",
+                "a slash too many goes to whoever redirects",
+            ),
+            (
+                "GET /twice",
+                "new",
+                "where both would redirect, the first does",
+            ),
+            (
+                "POST /kept",
+                "old",
+                "unless the other defines the path without redirect",
+            ),
+            (
+                "GET /kept",
+                "old",
+                "also when it does not define the method",
+            ),
+            ("GET /old-slash", "old", "the last redirects its own"),
+            (
+                "GET /new-only/",
+                "old",
+                "a router that does not redirect claims no slash",
+            ),
+            ("WS /live", "new", "WebSocket routes are owned"),
+            (
+                "GET /live",
+                "old",
+                "a plain GET on a WebSocket path goes on",
+            ),
+            ("WS /old-only", "404", "an upgrade never reaches WSGI"),
+            (
+                "PUT /static/a/b",
+                "new",
+                "what is mounted inside owns all below it",
+            ),
+            (
+                "GET /hosted at api.example:8000",
+                "new",
+                "a host is matched without its port",
+            ),
+            (
+                "GET /hosted at API.example",
+                "new",
+                "a host is matched in any case",
+            ),
+            (
+                "GET /hosted at other.example",
+                "old",
+                "a route of another host is not defined",
+            ),
+            (
+                "GET /hosted",
+                "old",
+                "a route of another host is not defined",
+            ),
+        ] {
+            assert_eq!(who(&known, request), expected, "{request}: {ruling}");
+        }
+
+        let unknown = Router::new(
+            vec![
+                Rule::owned(asgi("new"), index(&new)),
+                Rule::mount(wsgi("old"), "", None),
+            ],
+            "",
+        );
+        for (request, expected, ruling) in [
+            ("GET /both", "new", "what is defined is owned"),
+            (
+                "PUT /both",
+                "old",
+                "the unknown router gets every method that is left",
+            ),
+            (
+                "OPTIONS /both",
+                "old",
+                "the unknown router gets every method that is left",
+            ),
+            (
+                "OPTIONS /both for POST",
+                "new",
+                "a preflight goes to the owner of its method",
+            ),
+            (
+                "GET /slash",
+                "old",
+                "the unknown router gets every path that is left",
+            ),
+            (
+                "GET /nobody",
+                "old",
+                "the unknown router gets every path that is left",
+            ),
+        ] {
+            assert_eq!(who(&unknown, request), expected, "{request}: {ruling}");
+        }
+
+        let alone = Router::new(vec![Rule::owned(asgi("new"), index(&new))], "");
+        for (request, expected) in [
+            ("PUT /both", "new"),
+            ("GET /slash", "new"),
+            ("GET /x", "404"),
+        ] {
+            assert_eq!(who(&alone, request), expected, "{request}");
+        }
+    }
+
+    #[test]
+    fn the_routes_behind_a_mount_are_weighed_below_it() {
+        let router = Router::new(
+            vec![
+                Rule::owned(asgi("new"), index(&["GET /api/items"])),
+                Rule::mount(wsgi("api"), "/api", Some(index(&["POST /items"]))),
+                Rule::path(wsgi("old"), "", Some(index(&["PUT /api/items"]))),
+            ],
+            "",
+        );
+        assert_eq!(who(&router, "GET /api/items"), "new");
+        assert_eq!(who(&router, "POST /api/items"), "api");
+        assert_eq!(who(&router, "PUT /api/items"), "new");
+        assert_eq!(who(&router, "GET /api/x"), "api");
+    }
+
+    #[test]
+    fn rules_have_names_and_owned_routes_their_template() {
+        let router = Router::new(
+            vec![
+                Rule::mount(asgi("api"), "/api", None),
+                Rule::path(asgi("live"), "/live", None),
+                Rule::owned(asgi("new"), index(&["GET /items/{}", "GET /slash/~"])),
+                Rule::mount(wsgi("old"), "", None),
+            ],
+            "",
+        );
+        for (target, name, template) in [
+            ("/api/x", "mount /api", None),
+            ("/live", "path /live", None),
+            ("/items/7", "owned by new", Some("/items/{}")),
+            ("/", "catch-all", None),
+        ] {
+            let head = head("GET", target, &[]);
+            let (_, at) = router.route(&head, false, None).unwrap();
+            assert_eq!(
+                (at.rule.name.as_str(), at.template.as_deref()),
+                (name, template)
+            );
+        }
+    }
+
+    #[test]
+    fn rules_are_built_from_a_configuration() {
+        let rule = |app: &str, matches| RuleConfig {
+            app: app.into(),
+            matches,
+            origin: "twinspan.toml:12".into(),
+        };
+        let unreadable = RoutesError::Unreadable {
+            what: "the Pyramid router".into(),
+        };
+        let apps = [
+            (asgi("new"), Ok(table(&["GET /items"]))),
+            (wsgi("old"), Err(unreadable)),
+        ];
+        let rules = [
+            rule("new", RuleMatch::Owned),
+            rule("old", RuleMatch::Mount(String::new())),
+        ];
+        let router = Router::build(&rules, "/site", &apps).unwrap();
+        assert_eq!(get(&router, "/items"), "new | /site | /items");
+        assert_eq!(get(&router, "/x"), "old | /site | /x");
+
+        let error = |rule| Router::build(&[rule], "", &apps).unwrap_err().to_string();
+        assert_eq!(
+            error(rule("old", RuleMatch::Owned)),
+            "twinspan.toml:12: `old` cannot own its routes: the router of the Pyramid router cannot be read"
+        );
+        assert_eq!(
+            error(rule("odl", RuleMatch::Owned)),
+            "twinspan.toml:12: there is no application `odl`"
+        );
+    }
 }

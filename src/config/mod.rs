@@ -1,13 +1,34 @@
 //! The configuration, typed and checked: what the rest of the server reads.
+//!
+//! Its way is one, in every process: sources say things ([`RawConfig`]), [`load`] lays them over each
+//! other and remembers who said what ([`Settings`]), [`Config::new`] checks the whole. Settings are plain
+//! data, so the supervisor sends them to its workers, and each builds the same [`Config`] from them.
 
-use std::net::SocketAddr;
+mod check;
+mod error;
+mod foreign;
+mod load;
+mod raw;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ipnet::IpNet;
+use clap::ValueEnum;
+use ipnet::{IpNet, Ipv4Net};
+use serde::{Deserialize, Serialize};
+
+pub use error::{ConfigError, InvalidValue, nearest};
+pub use load::{Origin, Settings, Sources, command, load};
+pub use raw::{RawApp, RawApps, RawConfig, RawRoute, When};
+pub use value::{Count, Mount, Prefix, Seconds, TrustedPeer};
 
 /// Everything that one server needs to know; immutable once built.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     pub binds: Vec<Bind>,
     /// Length of the kernel's queue of connections that are not yet accepted.
@@ -42,7 +63,7 @@ pub enum Bind {
 }
 
 /// One application and how it is run.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AppConfig {
     /// Unique; in logs, metrics and rules.
     pub name: String,
@@ -88,7 +109,8 @@ pub enum RuleMatch {
 }
 
 /// ASGI's lifespan protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
 pub enum LifespanMode {
     /// Used when the application takes part in it.
     #[default]
@@ -99,7 +121,8 @@ pub enum LifespanMode {
 }
 
 /// Which event loop runs ASGI applications.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
 pub enum LoopChoice {
     /// uvloop when it is installed.
     #[default]
@@ -108,9 +131,14 @@ pub enum LoopChoice {
     Uvloop,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
 pub enum LogLevel {
+    #[serde(alias = "critical")]
+    #[value(alias = "critical")]
     Error,
+    #[serde(alias = "warn")]
+    #[value(alias = "warn")]
     Warning,
     #[default]
     Info,
@@ -154,15 +182,83 @@ pub struct Limits {
     pub websocket_ping_timeout: Option<Duration>,
 }
 
-impl std::fmt::Display for Target {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.module)?;
-        if let Some(attr) = &self.attr {
-            write!(f, ":{attr}")?;
+impl Default for Config {
+    /// Every default, and no application.
+    fn default() -> Self {
+        Self {
+            binds: vec![Bind::Tcp(SocketAddr::new(
+                IpAddr::V4(Ipv4Addr::LOCALHOST),
+                8000,
+            ))],
+            backlog: 2048,
+            workers: 1,
+            io_threads: 1,
+            apps: Vec::new(),
+            rules: Vec::new(),
+            root_path: String::new(),
+            app_dir: PathBuf::from("."),
+            loop_choice: LoopChoice::default(),
+            access_log: true,
+            log_level: LogLevel::default(),
+            server_header: false,
+            date_header: true,
+            forwarded: ForwardedConfig::default(),
+            admin: None,
+            timeouts: Timeouts::default(),
+            limits: Limits::default(),
         }
-        if self.factory {
-            f.write_str("()")?;
+    }
+}
+
+impl AppConfig {
+    /// An application with the default settings.
+    pub fn new(name: String, target: Target) -> Self {
+        Self {
+            name,
+            target,
+            threads: 32,
+            queue: 100,
+            lifespan: LifespanMode::default(),
+            router: None,
         }
-        Ok(())
+    }
+}
+
+impl Default for ForwardedConfig {
+    /// A proxy on the same machine.
+    fn default() -> Self {
+        let loopback = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
+        Self {
+            networks: vec![
+                IpNet::V4(loopback),
+                IpNet::from(IpAddr::V6(Ipv6Addr::LOCALHOST)),
+            ],
+            everyone: false,
+            unix: false,
+        }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            keep_alive: Duration::from_secs(5),
+            header_read: Duration::from_secs(30),
+            graceful_shutdown: Duration::from_secs(30),
+            startup: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            head_bytes: 64 * 1024,
+            header_count: 100,
+            websocket_message: 16 * 1024 * 1024,
+            websocket_queue: 32,
+            websocket_ping_interval: Some(Duration::from_secs(20)),
+            websocket_ping_timeout: Some(Duration::from_secs(20)),
+        }
     }
 }

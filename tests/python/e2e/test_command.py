@@ -1,4 +1,4 @@
-"""The command as a process: what it says, where it listens, how workers come and go, how it stops."""
+"""The command as a process: what it says, where it listens, how workers come and go, its end."""
 
 from __future__ import annotations
 
