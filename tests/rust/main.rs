@@ -1,1 +1,3 @@
-fn main() {}
+//! The core over in-memory pipes, with applications written in Rust.
+
+mod websocket;
