@@ -25,8 +25,7 @@ export PYO3_PYTHON = $(CURDIR)/$(BIN)/python
 
 # Shell function: prints the path of CPython $1, if there is one that runs and can make virtual environments (with
 # PYTHON set, if it is that one). pyenv puts commands on PATH that only print an error, so each candidate is asked.
-define python_functions
-python_of() { \
+define_python_of = python_of() { \
 	for candidate in $${PYTHON:-python$$1 python3 $$HOME/.pyenv/versions/$$1.*/bin/python}; do \
 		"$$candidate" -c "import ensurepip, sys, sysconfig, venv; \
 			sys.exit(sys.implementation.name != 'cpython' or '%d.%d' % sys.version_info[:2] != '$$1' \
@@ -36,7 +35,6 @@ python_of() { \
 	done; \
 	return 1; \
 }
-endef
 
 .PHONY: help
 help: ## Show this list
@@ -83,7 +81,7 @@ toolchain:
 
 # Made anew when PYTHON names another interpreter than the one that it was made with.
 $(STAMPS)/python: $(if $(PYTHON),$(if $(filter $(PYTHON),$(shell cat $(STAMPS)/python 2>/dev/null)),,FORCE)) | toolchain
-	@$(python_functions); \
+	@$(define_python_of); \
 	python=; \
 	for version in $(VENV_PYTHONS); do \
 		[ -n "$$python" ] || python=$$(python_of "$$version") || true; \
@@ -213,7 +211,7 @@ pytest: extension ## Run the Python tests (ARGS="-k name" chooses)
 # A wheel for each other interpreter that is found, installed on its own, without the source tree.
 .PHONY: smoke
 smoke: $(STAMPS)/tools ## Build, install and try the server on each other CPython that is found
-	@$(python_functions); unset PYTHON; \
+	@$(define_python_of); unset PYTHON; \
 	own=$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
 	for version in $(SMOKE_PYTHONS); do \
 		[ "$$version" != "$$own" ] || continue; \

@@ -18,10 +18,11 @@ pub struct Drain {
 }
 
 impl Drain {
-    pub fn new(handle: tokio::runtime::Handle) -> Self {
+    /// `stop` begins the drain, whoever cancels it.
+    pub fn new(handle: tokio::runtime::Handle, stop: CancellationToken) -> Self {
         Self {
             handle,
-            began: CancellationToken::new(),
+            began: stop,
             expired: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::route::RulesError;
+
 /// How the process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -40,6 +42,24 @@ pub struct LoadError {
     pub hint: Option<String>,
     /// What the application raised, as its language prints it.
     pub traceback: Option<String>,
+}
+
+impl LoadError {
+    /// The rules cannot be made from what the applications say of their routes.
+    pub fn rules(error: &RulesError) -> Self {
+        let target = match error {
+            RulesError::UnknownApp { app, .. } | RulesError::Routes { app, .. } => app.clone(),
+        };
+        Self {
+            target,
+            problem: error.to_string(),
+            hint: Some(
+                "name its router with `router = \"module:attr\"` in `[apps.NAME]` of twinspan.toml, or mount it below a prefix with `--mount /prefix=module:attr`"
+                    .into(),
+            ),
+            traceback: None,
+        }
+    }
 }
 
 impl fmt::Display for LoadError {

@@ -4,10 +4,10 @@ use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
-use crate::app::{Application, Description, RouteTable};
+use crate::app::{Application, BoxFuture};
 use crate::config::{AppConfig, Config};
 use crate::dispatch::Dispatcher;
 use crate::drain::Drain;
@@ -16,7 +16,8 @@ use crate::http::serve_connection;
 use crate::listen::{Acceptor, Listener};
 use crate::metrics::Metrics;
 use crate::metrics::access_log::AccessLog;
-use crate::route::{self, App, Router};
+use crate::route::{App, Router};
+use crate::supervisor::channel::{AppReport, Ready};
 
 /// What embeds the core and knows how to load applications; Python, or a fake in tests.
 pub trait Host: Send + Sync {
@@ -49,14 +50,52 @@ pub fn load(host: &dyn Host, config: &Config) -> Result<Vec<Loaded>, LoadError> 
         .collect()
 }
 
-/// What the supervisor, commands and start-up lines are told of an application.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct AppReport {
-    pub name: String,
-    pub target: String,
-    pub description: Description,
-    /// Why the routes are not known, where they are not.
-    pub routes: Result<RouteTable, String>,
+/// A worker that serves.
+#[derive(Debug, Clone)]
+pub struct Started {
+    pub ready: Ready,
+    /// The registry that it counts in.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Runs one worker on this thread until `stop` is cancelled and everything has drained.
+///
+/// `report` is called once, with what failed or when everything has started; its future runs beside the
+/// worker and ends with it.
+///
+/// # Errors
+/// Where the system has no thread or descriptor to give.
+pub fn run<R>(
+    host: &dyn Host,
+    config: Arc<Config>,
+    listeners: Vec<Listener>,
+    stop: CancellationToken,
+    report: R,
+) -> std::io::Result<()>
+where
+    R: FnOnce(Result<Started, LoadError>) -> BoxFuture<'static, ()> + Send + 'static,
+{
+    let loaded = load(host, &config);
+    let threads = config.io_threads;
+    let io = IoThreads::start(threads, move |handle| async move {
+        let started = match loaded {
+            Ok(loaded) => Worker::start(config, loaded, Drain::new(handle, stop)).await,
+            Err(error) => Err(error),
+        };
+        match started {
+            Ok(worker) => {
+                let beside = report(Ok(worker.started()));
+                tokio::select! {
+                    () = worker.serve(listeners) => {}
+                    () = async { beside.await; std::future::pending().await } => {}
+                }
+            }
+            Err(error) => report(Err(error)).await,
+        }
+    })?;
+    host.drive(&io.finished);
+    io.join();
+    Ok(())
 }
 
 /// Applications that have started, and the router over them.
@@ -64,7 +103,7 @@ pub struct AppReport {
 pub struct Worker {
     dispatcher: Arc<Dispatcher>,
     loaded: Vec<Loaded>,
-    pub reports: Vec<AppReport>,
+    ready: Ready,
     drain: Drain,
     config: Arc<Config>,
 }
@@ -91,7 +130,7 @@ impl Worker {
             }
         }
         match Self::assemble(&config, &loaded, &metrics).await {
-            Ok((router, reports)) => {
+            Ok((router, ready)) => {
                 let access_log = open_access_log(&config, &metrics);
                 let dispatcher = Dispatcher::new(
                     Arc::clone(&config),
@@ -103,7 +142,7 @@ impl Worker {
                 Ok(Self {
                     dispatcher,
                     loaded,
-                    reports,
+                    ready,
                     drain,
                     config,
                 })
@@ -119,30 +158,41 @@ impl Worker {
         config: &Config,
         loaded: &[Loaded],
         metrics: &Metrics,
-    ) -> Result<(Router, Vec<AppReport>), LoadError> {
+    ) -> Result<(Router, Ready), LoadError> {
         let mut apps = Vec::new();
         let mut reports = Vec::new();
         for (app, metrics) in loaded.iter().zip(metrics.apps()) {
             let routes = app.application.routes().await;
             reports.push(AppReport {
                 name: app.config.name.clone(),
-                target: app.config.target.to_string(),
                 description: app.application.description(),
-                routes: routes.map_err(|error| error.to_string()),
+                routes: routes.clone().map_err(|error| error.to_string()),
             });
-            apps.push(Arc::new(App {
+            let entry = App {
                 name: app.config.name.as_str().into(),
                 application: Arc::clone(&app.application),
                 metrics: Arc::clone(metrics),
-            }));
+            };
+            apps.push((Arc::new(entry), routes));
         }
-        let router = route::build(config, &apps, &reports)?;
-        Ok((router, reports))
+        match Router::build(&config.rules, &config.root_path, &apps) {
+            Ok(router) => {
+                let ready = Ready {
+                    apps: reports,
+                    warnings: Vec::new(),
+                };
+                Ok((router, ready))
+            }
+            Err(error) => Err(LoadError::rules(&error)),
+        }
     }
 
-    /// The registry that this worker counts in.
-    pub fn metrics(&self) -> &Arc<Metrics> {
-        self.dispatcher.metrics()
+    /// What there is to tell once everything has started.
+    pub fn started(&self) -> Started {
+        Started {
+            ready: self.ready.clone(),
+            metrics: Arc::clone(self.dispatcher.metrics()),
+        }
     }
 
     /// Accepts on every listener until the drain begins, then lets everything finish and stops the applications.

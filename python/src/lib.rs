@@ -1,1 +1,17 @@
+//! The extension module: Python's side of the server, as thin as it can be.
 
+mod host;
+mod server;
+
+#[pyo3::pymodule(gil_used = false)]
+mod _twinspan {
+    use pyo3::prelude::*;
+
+    #[pymodule_export]
+    use crate::server::Server;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
+}

@@ -43,10 +43,12 @@ struct Shared {
     lender: Arc<Lender>,
 }
 
+type Run = Box<dyn FnOnce(Python<'_>, &Shared) + Send>;
+
 enum Job {
-    Request(Request, ReplyTo),
+    Request(Box<Request>, ReplyTo),
     /// Anything else that needs Python.
-    Run(Box<dyn FnOnce(Python<'_>, &Shared) + Send>),
+    Run(Run),
 }
 
 impl fmt::Debug for WsgiApplication {
@@ -106,7 +108,10 @@ impl Application for WsgiApplication {
 
     fn call(&self, request: Request) -> BoxFuture<'static, Result<Response, AppError>> {
         let (reply_to, answer) = oneshot::channel();
-        let submitted = self.shared.pool.submit(Job::Request(request, reply_to));
+        let submitted = self
+            .shared
+            .pool
+            .submit(Job::Request(Box::new(request), reply_to));
         Box::pin(async move {
             submitted.map_err(|(_, full)| AppError::Overloaded {
                 waiting: full.waiting,
@@ -203,7 +208,7 @@ impl PoolThread {
 
 impl Shared {
     /// Runs the application for one request.
-    fn serve(&self, py: Python<'_>, mut request: Request, reply_to: ReplyTo) {
+    fn serve(&self, py: Python<'_>, mut request: Box<Request>, reply_to: ReplyTo) {
         if reply_to.is_closed() {
             debug!(app = %self.name, "the client left before its request was begun");
             return;

@@ -1,0 +1,165 @@
+//! Python as the host of applications.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use tracing::error;
+use twinspan::app::Application;
+use twinspan::config::{AppConfig, Config};
+use twinspan::error::LoadError;
+use twinspan::worker::{Finished, Host};
+use twinspan_asgi::{AsgiApplication, EventLoop};
+use twinspan_bridge::errors::{summary, traceback};
+use twinspan_bridge::import;
+use twinspan_bridge::interface::{Detected, detect};
+use twinspan_wsgi::WsgiApplication;
+
+/// How often the main thread looks for signals when it has no event loop to run.
+const SIGNALS: Duration = Duration::from_millis(200);
+
+/// Loads Python applications and runs the event loop that the asynchronous ones share.
+pub(crate) struct PythonHost {
+    /// Applications that were handed over instead of named, by target.
+    objects: Option<Py<PyDict>>,
+    /// Made with the first ASGI application: without one there is no loop, no thread, no import.
+    event_loop: Mutex<Option<Arc<EventLoop>>>,
+}
+
+impl fmt::Debug for PythonHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PythonHost")
+    }
+}
+
+impl PythonHost {
+    pub(crate) fn new(objects: Option<Py<PyDict>>) -> Self {
+        Self {
+            objects,
+            event_loop: Mutex::default(),
+        }
+    }
+
+    fn event_loop(&self, py: Python<'_>, config: &Config) -> PyResult<Arc<EventLoop>> {
+        let mut event_loop = self
+            .event_loop
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(event_loop) = &*event_loop {
+            return Ok(Arc::clone(event_loop));
+        }
+        let made = EventLoop::new(py, config.loop_choice)?;
+        *event_loop = Some(Arc::clone(&made));
+        Ok(made)
+    }
+
+    fn object<'py>(
+        &self,
+        py: Python<'py>,
+        app: &AppConfig,
+    ) -> Result<Bound<'py, PyAny>, LoadError> {
+        let given = self
+            .objects
+            .as_ref()
+            .and_then(|objects| objects.bind(py).get_item(app.target.to_string()).ok()?);
+        match given {
+            Some(object) => Ok(object),
+            None => import::object(py, &app.target),
+        }
+    }
+
+    fn wrap(
+        &self,
+        py: Python<'_>,
+        object: &Bound<'_, PyAny>,
+        app: &AppConfig,
+        config: &Config,
+    ) -> Result<Arc<dyn Application>, LoadError> {
+        let raised = |error: PyErr| LoadError {
+            target: app.target.to_string(),
+            problem: summary(py, &error),
+            hint: None,
+            traceback: Some(traceback(py, &error)),
+        };
+        let Some(detected) = detect(object).map_err(raised)? else {
+            return Err(neither(object, app));
+        };
+        let router = match &app.router {
+            Some(target) => Some(import::object(py, target)?),
+            None => None,
+        };
+        let wrapped: Arc<dyn Application> = match detected {
+            Detected::Wsgi => Arc::new(
+                WsgiApplication::new(py, object, app, router, config.workers > 1)
+                    .map_err(raised)?,
+            ),
+            Detected::Asgi3 | Detected::Asgi2 => {
+                let event_loop = self.event_loop(py, config).map_err(raised)?;
+                let wrapped = AsgiApplication::new(py, object, detected, app, router, &event_loop);
+                Arc::new(wrapped.map_err(raised)?)
+            }
+        };
+        Ok(wrapped)
+    }
+}
+
+impl Host for PythonHost {
+    fn load(&self, app: &AppConfig, config: &Config) -> Result<Arc<dyn Application>, LoadError> {
+        Python::attach(|py| {
+            let directory = std::path::absolute(&config.app_dir).unwrap_or_default();
+            if let Err(error) = import::add_to_path(py, &directory) {
+                error!(error = %summary(py, &error), "`--app-dir` cannot be used");
+            }
+            let object = self.object(py, app)?;
+            self.wrap(py, &object, app, config)
+        })
+    }
+
+    fn drive(&self, finished: &Finished) {
+        let event_loop = {
+            let event_loop = self
+                .event_loop
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            event_loop.clone()
+        };
+        Python::attach(|py| {
+            if let Some(event_loop) = event_loop {
+                if let Err(error) = event_loop.run_until(py, finished) {
+                    error!("the event loop broke\n{}", traceback(py, &error).trim_end());
+                }
+            }
+            // Signal handlers of Python run on this thread, and only when it comes back to Python.
+            while !py.detach(|| finished.wait(SIGNALS)) {
+                if let Err(error) = py.check_signals() {
+                    error!(
+                        "a signal handler raised\n{}",
+                        traceback(py, &error).trim_end()
+                    );
+                }
+            }
+        });
+    }
+}
+
+fn neither(object: &Bound<'_, PyAny>, app: &AppConfig) -> LoadError {
+    let kind = object
+        .get_type()
+        .name()
+        .map_or_else(|_| "object".to_owned(), |name| name.to_string());
+    let problem = if object.is_callable() {
+        format!(
+            "it is neither WSGI nor ASGI: a `{kind}` that does not take (environ, start_response) or (scope, receive, send)"
+        )
+    } else {
+        format!("it is neither WSGI nor ASGI: a `{kind}` cannot be called")
+    };
+    LoadError {
+        target: app.target.to_string(),
+        problem,
+        hint: Some("name the application object; if it is made by a function without arguments, write `module:function()`".into()),
+        traceback: None,
+    }
+}
