@@ -222,7 +222,7 @@ impl Worker {
     }
 }
 
-async fn accept(acceptor: Acceptor, dispatcher: Arc<Dispatcher>) {
+pub(crate) async fn accept(acceptor: Acceptor, dispatcher: Arc<Dispatcher>) {
     let drain = dispatcher.drain().clone();
     loop {
         let (stream, conn) = tokio::select! {
