@@ -228,6 +228,8 @@ impl Provider for InProcess {
 
 #[cfg(test)]
 mod tests {
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
 
     async fn provider() -> InProcess {
@@ -238,7 +240,7 @@ mod tests {
         app.begin();
         InProcess {
             metrics,
-            drain: Drain::new(tokio::runtime::Handle::current()),
+            drain: Drain::new(tokio::runtime::Handle::current(), CancellationToken::new()),
         }
     }
 
