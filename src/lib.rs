@@ -25,4 +25,5 @@ pub mod route;
 pub mod supervisor;
 pub mod ws;
 pub mod worker;
+pub mod cli;
 pub mod error;

@@ -89,7 +89,9 @@ enum Chunk {
     DataLf,
     /// At the start of a line of the trailer section.
     Trailer,
-    TrailerLine,
+    TrailerLine {
+        has_colon: bool,
+    },
     TrailerLf,
     EndLf,
 }
@@ -161,7 +163,7 @@ impl Tracker {
         matches!(self.state, State::Length(_) | State::Chunked(_))
     }
 
-    /// Takes some of `bytes`, which are not empty; returns how many.
+    /// Takes some of `bytes`, which are not empty; returns how many, 0 where only the state has changed.
     fn step(&mut self, bytes: &[u8]) -> Result<usize, Problem> {
         let first = bytes.first().copied().unwrap_or_default();
         match self.state {
@@ -299,15 +301,22 @@ impl Tracker {
             }
             (Chunk::Trailer, b'\r') => Chunk::EndLf,
             (Chunk::Trailer, b' ' | b'\t') => return refuse(0, "a folded trailer field"),
-            (Chunk::Trailer | Chunk::TrailerLine, _) => {
+            (Chunk::Trailer, _) => {
+                self.state = State::Chunked(Chunk::TrailerLine { has_colon: false });
+                return Ok(0);
+            }
+            (Chunk::TrailerLine { has_colon }, _) => {
                 let taken = memchr3(b'\r', b'\n', b'\0', bytes).unwrap_or(bytes.len());
-                self.state = State::Chunked(Chunk::TrailerLine);
+                let line = bytes.get(..taken).unwrap_or_default();
+                let has_colon = has_colon || memchr(b':', line).is_some();
+                self.state = State::Chunked(Chunk::TrailerLine { has_colon });
                 return match bytes.get(taken) {
                     None => Ok(taken),
-                    Some(b'\r') => {
+                    Some(b'\r') if has_colon => {
                         self.state = State::Chunked(Chunk::TrailerLf);
                         Ok(taken + 1)
                     }
+                    Some(b'\r') => refuse(taken, "a trailer line that is no field"),
                     Some(b'\n') => refuse(taken, BARE_LF),
                     Some(_) => refuse(taken, "a NUL in a trailer field"),
                 };

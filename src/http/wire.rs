@@ -43,8 +43,14 @@ pub struct Control {
     last_activity: AtomicU64,
     in_flight: AtomicU64,
     in_head: AtomicBool,
-    refused: std::sync::OnceLock<&'static str>,
+    refused: std::sync::OnceLock<Refused>,
     epoch: Instant,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Refused {
+    reason: &'static str,
+    in_body: bool,
 }
 
 const UPGRADE_NONE: u8 = 0;
@@ -101,7 +107,13 @@ impl Control {
 
     /// Why the strict layer ended the connection, if it did.
     pub(super) fn refused(&self) -> Option<&'static str> {
-        self.refused.get().copied()
+        self.refused.get().map(|refused| refused.reason)
+    }
+
+    /// Why the strict layer cut short the body of the request that is being answered, if it did.
+    pub(crate) fn refused_body(&self) -> Option<&'static str> {
+        let refused = self.refused.get().filter(|refused| refused.in_body);
+        refused.map(|refused| refused.reason)
     }
 
     fn touch(&self, now: Instant) {
@@ -193,7 +205,10 @@ impl<S: Stream> Wire<S> {
             instead,
         } = verdict
         {
-            let _ = self.control.refused.set(reason);
+            let _ = self.control.refused.set(Refused {
+                reason,
+                in_body: was_in_body,
+            });
             buffer.set_filled(before + offset);
             self.instead = instead;
             self.put_instead(buffer);

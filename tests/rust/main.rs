@@ -1,17 +1,4 @@
 //! The core as its clients see it: real connections over pipes in memory, fake applications behind them.
 
-#[cfg(test)]
 mod support;
-
-#[cfg(test)]
-mod corpus;
-#[cfg(test)]
-mod framing;
-#[cfg(test)]
-mod disconnects;
-#[cfg(test)]
-mod http2;
-#[cfg(test)]
-mod proxies;
-#[cfg(test)]
-mod timeouts;
+mod websocket;

@@ -5,13 +5,14 @@ use std::sync::{Arc, OnceLock};
 
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyList};
 use tokio::sync::oneshot;
 use twinspan::app::{
     AppError, Application, BoxFuture, Description, Interface, Request, Response, RouteTable,
-    RoutesError,
+    RoutesError, WebSocketApplication,
 };
 use twinspan::config::AppConfig;
+use twinspan::ws::Handshake;
 use twinspan_bridge::interface::Detected;
 use twinspan_bridge::routes;
 
@@ -19,6 +20,7 @@ use crate::event_loop::EventLoop;
 use crate::http::{Exchange, LeaveGuard};
 use crate::lifespan::Lifespan;
 use crate::scope::ScopeFactory;
+use crate::websocket::Connection;
 
 /// One ASGI application on the worker's event loop.
 pub struct AsgiApplication {
@@ -36,6 +38,7 @@ pub(crate) struct Shared {
     double_callable: bool,
     coroutine_type: Py<PyAny>,
     http: ScopeFactory,
+    websocket: ScopeFactory,
     /// What lifespan left behind, once it has started.
     state: OnceLock<Py<PyDict>>,
 }
@@ -52,6 +55,24 @@ impl Shared {
         if method != "GET" {
             scope.set_item(intern!(py, "method"), method)?;
         }
+        Ok(scope)
+    }
+
+    pub(crate) fn websocket_scope<'py>(
+        &self,
+        py: Python<'py>,
+        handshake: &Handshake,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let request = &handshake.request;
+        let scheme = request.origin.scheme.websocket();
+        let scope = self
+            .websocket
+            .build(py, request, scheme, self.state.get())?;
+        let subprotocols = PyList::new(py, handshake.subprotocols())?;
+        scope.set_item(intern!(py, "subprotocols"), subprotocols)?;
+        let extensions = PyDict::new(py);
+        extensions.set_item(intern!(py, "websocket.http.response"), PyDict::new(py))?;
+        scope.set_item(intern!(py, "extensions"), extensions)?;
         Ok(scope)
     }
 
@@ -108,6 +129,7 @@ impl AsgiApplication {
             double_callable: detected == Detected::Asgi2,
             coroutine_type: py.import("types")?.getattr("CoroutineType")?.unbind(),
             http: ScopeFactory::new(py, "http")?,
+            websocket: ScopeFactory::new(py, "websocket")?,
             state: OnceLock::new(),
         });
         Ok(Self {
@@ -143,6 +165,10 @@ impl Application for AsgiApplication {
         })
     }
 
+    fn websocket(&self) -> Option<&dyn WebSocketApplication> {
+        Some(self)
+    }
+
     fn startup(&self) -> BoxFuture<'_, Result<(), AppError>> {
         Box::pin(async {
             self.event_loop.deliver_answers();
@@ -169,6 +195,21 @@ impl Application for AsgiApplication {
                     what: "an application whose event loop has stopped".into(),
                 })
             })
+        })
+    }
+}
+
+impl WebSocketApplication for AsgiApplication {
+    fn connect(&self, handshake: Handshake) -> BoxFuture<'static, Result<(), AppError>> {
+        let shared = Arc::clone(&self.shared);
+        let (over, ended) = oneshot::channel();
+        self.event_loop.run(move |py, event_loop| {
+            Connection::start(py, shared, Arc::clone(event_loop), handshake, over);
+        });
+        Box::pin(async move {
+            ended
+                .await
+                .unwrap_or_else(|_| Err(AppError::Failed("the event loop has stopped".into())))
         })
     }
 }

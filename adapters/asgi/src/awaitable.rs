@@ -4,7 +4,7 @@
 //! it waits loses no message, and two tasks may wait for the same source. They have the methods of a
 //! coroutine, because `asyncio.create_task(receive())` takes nothing less.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pyo3::exceptions::PyStopIteration;
 use pyo3::intern;
@@ -67,22 +67,11 @@ pub(crate) fn awaitable<'py>(
     source: Arc<dyn Source>,
     operation: Operation,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let result = source.poll(py, operation)?;
-    let awaitable = match result {
-        Some(result) => Bound::new(
-            py,
-            Awaitable {
-                state: Mutex::new(State::Ready(result)),
-            },
-        )?,
-        None => Bound::new(
-            py,
-            Awaitable {
-                state: Mutex::new(State::Waiting { source, operation }),
-            },
-        )?,
+    // Not asked here: what a task that never runs has been given is lost.
+    let awaitable = Awaitable {
+        waiting: Mutex::new(Some((source, operation))),
     };
-    Ok(awaitable.into_any())
+    Ok(Bound::new(py, awaitable)?.into_any())
 }
 
 /// An awaitable that has completed with `None`.
@@ -138,16 +127,14 @@ fn thrown(
 
 #[pyclass(frozen)]
 struct Awaitable {
-    state: Mutex<State>,
+    /// `None` once the result was taken, or nobody wants it any more.
+    waiting: Mutex<Option<(Arc<dyn Source>, Operation)>>,
 }
 
-enum State {
-    Ready(Py<PyAny>),
-    Waiting {
-        source: Arc<dyn Source>,
-        operation: Operation,
-    },
-    Over,
+impl Awaitable {
+    fn lock(&self) -> MutexGuard<'_, Option<(Arc<dyn Source>, Operation)>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[pymethods]
@@ -162,28 +149,20 @@ impl Awaitable {
 
     /// Ends with the result, or yields a future that asyncio waits for before it asks again.
     fn __next__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let state = {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::replace(&mut *state, State::Over)
+        let Some((source, operation)) = self.lock().take() else {
+            return Err(PyStopIteration::new_err(()));
         };
-        match state {
-            State::Ready(result) => Err(PyStopIteration::new_err((result,))),
-            State::Over => Err(PyStopIteration::new_err(())),
-            State::Waiting { source, operation } => {
-                if let Some(result) = source.poll(py, operation)? {
-                    return Err(PyStopIteration::new_err((result,)));
-                }
-                let future = source.event_loop().create_future(py)?;
-                source.waiters().add(future.clone().unbind());
-                let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-                *state = State::Waiting { source, operation };
-                drop(state);
-                // The future's own iterator marks it as waited for and yields it.
-                let step = future.call_method0(intern!(py, "__await__"))?;
-                Ok(step.call_method0(intern!(py, "__next__"))?.unbind())
-            }
+        if let Some(result) = source.poll(py, operation)? {
+            return Err(PyStopIteration::new_err((result,)));
         }
+        let future = source.event_loop().create_future(py)?;
+        source.waiters().add(future.clone().unbind());
+        *self.lock() = Some((source, operation));
+        // The future's own iterator marks it as waited for and yields it.
+        let step = future.call_method0(intern!(py, "__await__"))?;
+        Ok(step.call_method0(intern!(py, "__next__"))?.unbind())
     }
+
     fn send(&self, value: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         self.__next__(value.py())
     }
@@ -200,7 +179,6 @@ impl Awaitable {
     }
 
     fn close(&self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        *state = State::Over;
+        *self.lock() = None;
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use http::{HeaderMap, StatusCode};
-use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::PyOSError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -19,7 +19,7 @@ use twinspan_bridge::outbox::{Answer, ReplyTo};
 use crate::application::Shared;
 use crate::awaitable::{Operation, Source, Waiters, awaitable, done};
 use crate::event_loop::{EventLoop, Job, Wake};
-use crate::message;
+use crate::message::{self, unexpected};
 
 /// Bytes of a streamed response that wait for the client before `send` holds the application back.
 const RESPONSE_BUFFER: usize = 64 * 1024;
@@ -178,15 +178,7 @@ impl Exchange {
     }
 
     fn send_start(&self, message: &Bound<'_, PyDict>) -> PyResult<Sent> {
-        let py = message.py();
-        let status = message
-            .get_item(intern!(py, "status"))?
-            .ok_or_else(|| PyValueError::new_err("`http.response.start` must have a `status`"))?;
-        let number: i64 = status
-            .extract()
-            .map_err(|_| PyTypeError::new_err("`status` must be an int"))?;
-        let status =
-            head::status(number).map_err(|error| PyValueError::new_err(error.to_string()))?;
+        let status = message::status(message, "http.response.start")?;
         let headers = message::headers(message)?;
         let mut state = self.lock();
         match state.response {
@@ -311,10 +303,6 @@ enum Sent {
     MustWait,
     /// The response is complete: whoever waits in `receive` learns it.
     Complete,
-}
-
-fn unexpected(kind: &str, why: &str) -> PyErr {
-    PyRuntimeError::new_err(format!("unexpected ASGI message `{kind}`: {why}"))
 }
 
 /// ASGI 2.4: `send` after a disconnect raises a subclass of `OSError`.

@@ -10,6 +10,7 @@ mod http;
 mod lifespan;
 mod message;
 mod scope;
+mod websocket;
 
 pub use application::AsgiApplication;
 pub use event_loop::EventLoop;

@@ -1,7 +1,7 @@
 //! ASGI messages as the adapters read and write them.
 
-use http::HeaderMap;
-use pyo3::exceptions::{PyKeyError, PyTypeError, PyValueError};
+use http::{HeaderMap, StatusCode};
+use pyo3::exceptions::{PyKeyError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString};
@@ -24,6 +24,21 @@ pub(crate) fn open<'a, 'py>(
         .cast_into::<PyString>()
         .map_err(|_| PyTypeError::new_err("the `type` of an ASGI message must be a str"))?;
     Ok((dict, kind))
+}
+
+/// A message that is well formed, but not allowed here.
+pub(crate) fn unexpected(kind: &str, why: &str) -> PyErr {
+    PyRuntimeError::new_err(format!("unexpected ASGI message `{kind}`: {why}"))
+}
+
+/// `status`: the number of a final response.
+pub(crate) fn status(message: &Bound<'_, PyDict>, kind: &str) -> PyResult<StatusCode> {
+    let number: i64 = message
+        .get_item(intern!(message.py(), "status"))?
+        .ok_or_else(|| PyValueError::new_err(format!("`{kind}` must have a `status`")))?
+        .extract()
+        .map_err(|_| PyTypeError::new_err("`status` must be an int"))?;
+    head::status(number).map_err(|error| PyValueError::new_err(error.to_string()))
 }
 
 /// `headers`: an iterable of pairs of byte strings; absent and `None` mean none.
