@@ -40,16 +40,29 @@ pub enum Verdict {
     Refuse {
         offset: usize,
         reason: &'static str,
-        /// What hyper is to read in place of it, before the end of the stream.
-        instead: &'static [u8],
+        part: Part,
     },
 }
 
-/// In a head: no head may hold a NUL, so hyper answers 400. The end of the head follows because hyper
-/// parses a head that came in pieces only when it is complete.
-const INVALID_HEAD: &[u8] = b"\0\r\n\r\n";
-/// In a body: hyper reports one that ends too early. A NUL could be part of its content.
-const CUT_SHORT: &[u8] = b"";
+/// The part of a request that was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    Head,
+    Body,
+}
+
+impl Part {
+    /// What hyper is to read in place of what was refused, before the end of the stream.
+    pub fn ending(self) -> &'static [u8] {
+        match self {
+            // No head may hold a NUL, so hyper answers 400. The end of the head follows because hyper
+            // parses a head that came in pieces only when it is complete.
+            Self::Head => b"\0\r\n\r\n",
+            // hyper reports a body that ends too early; a NUL could be part of its content.
+            Self::Body => b"",
+        }
+    }
+}
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum State {
@@ -122,7 +135,11 @@ impl Tracker {
         while let Some(rest) = bytes.get(taken..)
             && !rest.is_empty()
         {
-            let in_body = self.in_body();
+            let part = if self.in_body() {
+                Part::Body
+            } else {
+                Part::Head
+            };
             match self.step(rest) {
                 Ok(count) => taken += count,
                 Err(Problem { offset, reason }) => {
@@ -131,7 +148,7 @@ impl Tracker {
                     return Verdict::Refuse {
                         offset: taken + offset,
                         reason,
-                        instead: if in_body { CUT_SHORT } else { INVALID_HEAD },
+                        part,
                     };
                 }
             }
@@ -871,15 +888,12 @@ mod tests {
     fn hyper_never_sees_the_end_of_a_head_that_is_refused() {
         for (bytes, _) in INVALID {
             let mut tracker = Tracker::default();
-            if let Verdict::Refuse {
-                offset, instead, ..
-            } = tracker.feed(bytes)
-            {
+            if let Verdict::Refuse { offset, part, .. } = tracker.feed(bytes) {
                 let seen = &bytes[..offset];
                 let head_is_complete = seen.windows(4).any(|window| window == b"\r\n\r\n");
                 assert_eq!(
                     head_is_complete,
-                    instead == CUT_SHORT,
+                    part == Part::Body,
                     "{}",
                     bytes.escape_ascii()
                 );

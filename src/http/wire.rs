@@ -12,7 +12,7 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-use super::strict::{Tracker, Verdict};
+use super::strict::{Part, Tracker, Verdict};
 
 /// What a connection runs over: a socket, or a pipe in tests.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
@@ -50,7 +50,7 @@ pub struct Control {
 #[derive(Debug, Clone, Copy)]
 struct Refused {
     reason: &'static str,
-    in_body: bool,
+    part: Part,
 }
 
 const UPGRADE_NONE: u8 = 0;
@@ -112,7 +112,10 @@ impl Control {
 
     /// Why the strict layer cut short the body of the request that is being answered, if it did.
     pub(crate) fn refused_body(&self) -> Option<&'static str> {
-        let refused = self.refused.get().filter(|refused| refused.in_body);
+        let refused = self
+            .refused
+            .get()
+            .filter(|refused| refused.part == Part::Body);
         refused.map(|refused| refused.reason)
     }
 
@@ -147,7 +150,7 @@ pub(super) struct Wire<S: Stream> {
     tracker: Option<Tracker>,
     control: Arc<Control>,
     /// What is left of what hyper reads in place of refused bytes.
-    instead: &'static [u8],
+    ending: &'static [u8],
     linger: Option<(Pin<Box<Sleep>>, usize)>,
 }
 
@@ -163,7 +166,7 @@ impl<S: Stream> Wire<S> {
             rewound,
             tracker,
             control,
-            instead: &[],
+            ending: &[],
             linger: None,
         }
     }
@@ -202,25 +205,22 @@ impl<S: Stream> Wire<S> {
         if let Verdict::Refuse {
             offset,
             reason,
-            instead,
+            part,
         } = verdict
         {
-            let _ = self.control.refused.set(Refused {
-                reason,
-                in_body: was_in_body,
-            });
+            let _ = self.control.refused.set(Refused { reason, part });
             buffer.set_filled(before + offset);
-            self.instead = instead;
-            self.put_instead(buffer);
+            self.ending = part.ending();
+            self.put_ending(buffer);
         }
     }
 
-    fn put_instead(&mut self, buffer: &mut ReadBuf<'_>) {
+    fn put_ending(&mut self, buffer: &mut ReadBuf<'_>) {
         let (now, later) = self
-            .instead
-            .split_at(self.instead.len().min(buffer.remaining()));
+            .ending
+            .split_at(self.ending.len().min(buffer.remaining()));
         buffer.put_slice(now);
-        self.instead = later;
+        self.ending = later;
     }
 
     /// Throws away what the client still sends, for a while: closing a socket with unread bytes resets
@@ -250,7 +250,7 @@ impl<S: Stream> AsyncRead for Wire<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.control.refused.get().is_some() {
-            self.put_instead(buffer);
+            self.put_ending(buffer);
             return Poll::Ready(Ok(()));
         }
         let before = buffer.filled().len();
