@@ -507,6 +507,7 @@ mod tests {
     use crate::app::{
         AppError, BoxFuture, Description, Interface, Request, Response, Route, WebSocketApplication,
     };
+    use crate::metrics::Metrics;
     use crate::ws::Handshake;
 
     #[derive(Debug)]
@@ -539,6 +540,7 @@ mod tests {
         Arc::new(App {
             name: name.into(),
             application: Arc::new(Fake(interface)),
+            metrics: Arc::clone(&Metrics::new(&[name.into()]).apps()[0]),
         })
     }
 

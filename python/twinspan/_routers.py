@@ -24,11 +24,6 @@ if TYPE_CHECKING:
 
 Kind = Literal["http", "websocket"]
 
-HINT = (
-    'name the router with `router = "module:attr"` in [apps.NAME], or give the application a path'
-    " of its own with `--mount /prefix=module:attr`"
-)
-
 
 class RouteInfo(TypedDict):
     """One route."""
@@ -58,8 +53,7 @@ class UnreadableRouter(Exception):  # noqa: N818 - it is the router that is unre
 
     def __init__(self, what: str) -> None:
         self.what = what
-        self.hint = HINT
-        super().__init__(f"the router of {what} cannot be read; {HINT}")
+        super().__init__(f"the router of {what} cannot be read")
 
 
 def read(app: object, router: object | None = None) -> list[RouteInfo]:
@@ -220,7 +214,8 @@ def _starlette_routes(
                 route.app, replace(below, host=host, exact=below.exact and exact), seen
             )
         else:
-            raise UnreadableRouter(f"the route {route!r}, a {_type_name(route)},")
+            what = f"an application with the route {route!r}, a {_type_name(route)},"
+            raise UnreadableRouter(what)
     return found
 
 
@@ -476,7 +471,7 @@ def _django(target: object, below: _Below, seen: set[int]) -> Iterable[RouteInfo
         elif inspect.ismodule(target):
             patterns = _attribute(target, "urlpatterns")
     except Exception as error:
-        raise UnreadableRouter(f"Django ({type(error).__name__}: {error})") from error
+        raise UnreadableRouter(f"the Django site ({type(error).__name__}: {error})") from error
     known = (resolvers.URLResolver, resolvers.URLPattern)
     if not isinstance(patterns, (list, tuple)):
         return None
