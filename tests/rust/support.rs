@@ -107,7 +107,8 @@ impl Server {
         });
         let router = Router::new(vec![Rule::mount(app, "", None)], "");
         let drain = Drain::new(tokio::runtime::Handle::current());
-        let access_log = access_log.map(|sink| AccessLog::start(sink, Arc::clone(&metrics)).unwrap());
+        let access_log =
+            access_log.map(|sink| AccessLog::start(sink, Arc::clone(&metrics)).unwrap());
         let dispatcher = Dispatcher::new(
             Arc::new(config),
             router,
@@ -217,7 +218,9 @@ impl Answer {
     }
 
     pub(crate) fn closes(&self) -> bool {
-        self.headers.get("connection").is_some_and(|value| value == "close")
+        self.headers
+            .get("connection")
+            .is_some_and(|value| value == "close")
     }
 }
 
@@ -267,7 +270,11 @@ impl Client {
                 break end + 4;
             }
             if !self.read_more().await {
-                assert!(self.read.is_empty(), "half a head: {}", self.read.escape_ascii());
+                assert!(
+                    self.read.is_empty(),
+                    "half a head: {}",
+                    self.read.escape_ascii()
+                );
                 return None;
             }
         };
@@ -278,13 +285,14 @@ impl Client {
         let status: StatusCode = status.unwrap().parse().unwrap();
         let mut headers = HeaderMap::new();
         for line in lines {
-            let (name, value) = line.split_once(": ").unwrap_or((line.trim_end_matches(':'), ""));
+            let (name, value) = line
+                .split_once(": ")
+                .unwrap_or((line.trim_end_matches(':'), ""));
             let name: HeaderName = name.parse().unwrap();
             headers.append(name, HeaderValue::from_str(value).unwrap());
         }
-        let bodiless = method == "HEAD"
-            || status.is_informational()
-            || matches!(status.as_u16(), 204 | 304);
+        let bodiless =
+            method == "HEAD" || status.is_informational() || matches!(status.as_u16(), 204 | 304);
         let (body, complete) = if bodiless {
             (Vec::new(), true)
         } else if let Some(length) = headers.get("content-length") {
