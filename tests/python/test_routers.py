@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import fastapi.routing
 import pytest
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -265,7 +266,6 @@ def fastapi_app() -> FastAPI:
     leaf = APIRouter(prefix="/leaf")
     leaf.add_api_route("/{id}", plain, methods=["GET", "DELETE"])
     leaf.add_api_websocket_route("/ws", view)
-    leaf.mount("/files", asgi)
     branch = APIRouter(prefix="/branch")
     branch.include_router(leaf)
     app.include_router(branch, prefix="/v1")
@@ -284,15 +284,21 @@ def test_routers_that_fastapi_includes_are_read_with_all_their_prefixes() -> Non
         "GET /redoc",
         "DELETE,GET /v1/branch/leaf/{id}",
         "WS /v1/branch/leaf/ws",
-        # A mount takes the prefixes of inclusion, not that of its own router.
-        "* /v1/branch/files/",
-        "WS /v1/branch/files/",
         "DELETE,GET /leaf/{id}",
         "WS /leaf/ws",
-        "* /files/",
-        "WS /files/",
         "GET /sub/inside",
     ]
+
+
+@pytest.mark.skipif(
+    not hasattr(fastapi.routing, "iter_route_contexts"), reason="this FastAPI drops such mounts"
+)
+def test_what_is_mounted_in_an_included_router_has_the_prefixes_of_inclusion() -> None:
+    app = FastAPI(openapi_url=None)
+    router = APIRouter(prefix="/own")
+    router.mount("/files", asgi)
+    app.include_router(router, prefix="/v1")
+    assert lines(routers.read(app)) == ["* /v1/files/", "WS /v1/files/"]
 
 
 def test_a_router_of_fastapi_can_be_named_alone() -> None:
