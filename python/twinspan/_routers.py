@@ -73,6 +73,8 @@ class _Below:
     pattern: str = ""
     host: str | None = None
     exact: bool = True
+    protocol: Kind = "http"
+    """What a router that serves either kind is used for."""
 
     def mounted(self, template: str, pattern: str) -> _Below:
         return replace(self, template=self.template + template, pattern=self.pattern + pattern)
@@ -451,12 +453,16 @@ def _django(target: object, below: _Below, seen: set[int]) -> Iterable[RouteInfo
     if channels is not None:
         if isinstance(target, channels.ProtocolTypeRouter):
             protocols: Mapping[str, object] = _attribute(target, "application_mapping")
-            apps = [protocols[name] for name in ("http", "websocket") if name in protocols]
-            return [info for app in apps for info in _read(app, below, seen)]
+            kinds: tuple[Kind, ...] = ("http", "websocket")
+            return [
+                info
+                for kind in kinds
+                if kind in protocols
+                for info in _read(protocols[kind], replace(below, protocol=kind), seen)
+            ]
         if isinstance(target, channels.URLRouter):
-            return _Urlconf("websocket").routes(
-                _attribute(target, "routes"), below.mounted("/", "/")
-            )
+            entries = _attribute(target, "routes")
+            return _Urlconf(below.protocol).routes(entries, below.mounted("/", "/"))
     resolvers: Any = sys.modules.get("django.urls.resolvers")
     if resolvers is None:
         return None
@@ -475,10 +481,10 @@ def _django(target: object, below: _Below, seen: set[int]) -> Iterable[RouteInfo
     known = (resolvers.URLResolver, resolvers.URLPattern)
     if not isinstance(patterns, (list, tuple)):
         return None
-    entries = cast("list[object]", patterns)
-    if not all(isinstance(entry, known) for entry in entries):
+    urlconf = cast("list[object]", patterns)
+    if not all(isinstance(entry, known) for entry in urlconf):
         return None
-    return _Urlconf("http").routes(entries, below.mounted("/", "/"))
+    return _Urlconf("http").routes(urlconf, below.mounted("/", "/"))
 
 
 class _Urlconf:

@@ -719,6 +719,22 @@ def test_a_urlconf_that_does_not_load_says_why(django_site: None) -> None:
     assert isinstance(caught.value.__cause__, ImproperlyConfigured)
 
 
+def test_django_channels_is_read_by_protocol(django_site: None) -> None:
+    channels = pytest.importorskip("channels.routing", reason="Channels is not installed")
+    application = channels.ProtocolTypeRouter(
+        {
+            "http": channels.URLRouter([path("poll/", asgi), re_path("^items/", asgi)]),
+            "websocket": CORSMiddleware(channels.URLRouter([path("ws/<room>/", asgi)])),
+        }
+    )
+    routes = routers.read(application)
+    assert claim(routes, "GET", "/items/") == "route"
+    assert claim(routes, "GET", "/poll/") == "route"
+    assert claim(routes, "GET", "/ws/a/", kind="websocket") == "route"
+    assert claim(routes, "GET", "/ws/a/") == "nothing"
+    assert claim(routes, "GET", "/items/", kind="websocket") == "nothing"
+
+
 # Wrappers
 
 
