@@ -749,6 +749,16 @@ def test_known_wrappers_are_looked_through() -> None:
     assert routers.read(CORSMiddleware(fastapi)) == routers.read(fastapi)
 
 
+def test_an_application_that_contains_itself_has_an_end() -> None:
+    flask = Flask("inner", static_folder=None)
+    flask.add_url_rule("/x", "x", plain)
+    flask.wsgi_app = ProxyFix(flask)  # type: ignore[method-assign]
+    assert lines(routers.read(flask)) == ["GET /x"]
+    starlette = Starlette()
+    starlette.mount("/again", starlette)
+    assert lines(routers.read(starlette)) == ["* /again/", "WS /again/"]
+
+
 def test_what_a_dispatcher_mounts_comes_before_the_application() -> None:
     inner = Flask("inner", static_folder=None)
     inner.add_url_rule("/", "root", plain)
