@@ -386,6 +386,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, DuplexStream, duplex};
     use tokio::task::JoinHandle;
     use tokio_tungstenite::tungstenite::Message as Wire;
+    use tokio_util::sync::CancellationToken;
 
     const LIMITS: Limits = Limits {
         head_bytes: 0,
