@@ -47,11 +47,11 @@ run: $(STAMPS)/examples release ## Build and serve the example shop (Flask and F
 	@$(RUN) $(ARGS)
 
 .PHONY: test
-test: $(STAMPS)/tools system fmt-check clippy core-tree core-tests adapter-tests extension lint-python stubs pytest smoke ## Run everything that CI runs
+test: $(STAMPS)/tools system fmt-check lint-python clippy core-tree core-tests adapter-tests extension stubs pytest smoke ## Run everything that CI runs
 	@echo "==> all tests passed"
 
 .PHONY: lint
-lint: $(STAMPS)/tools fmt-check clippy core-tree extension lint-python stubs ## Check formats, lints, types and stubs
+lint: $(STAMPS)/tools fmt-check lint-python clippy core-tree extension stubs ## Check formats, lints, types and stubs
 
 .PHONY: fmt
 fmt: $(STAMPS)/tools ## Format Rust and Python code, and sort imports

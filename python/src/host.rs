@@ -126,10 +126,10 @@ impl Host for PythonHost {
             event_loop.clone()
         };
         Python::attach(|py| {
-            if let Some(event_loop) = event_loop {
-                if let Err(error) = event_loop.run_until(py, finished) {
-                    error!("the event loop broke\n{}", traceback(py, &error).trim_end());
-                }
+            if let Some(event_loop) = event_loop
+                && let Err(error) = event_loop.run_until(py, finished)
+            {
+                error!("the event loop broke\n{}", traceback(py, &error).trim_end());
             }
             // Signal handlers of Python run on this thread, and only when it comes back to Python.
             while !py.detach(|| finished.wait(SIGNALS)) {

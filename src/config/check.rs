@@ -473,8 +473,13 @@ impl<'a> Rules<'a> {
             Some(Origin::File { name, line }) => format!("{name}:{line}"),
             _ => self.settings.name(path).replace('`', ""),
         };
-        let same = |rule: &&RuleConfig| {
-            rule.matches == matches && (matches != RuleMatch::Owned || rule.app == app)
+        let same = |rule: &&RuleConfig| match (&rule.matches, &matches) {
+            (
+                RuleMatch::Mount(earlier) | RuleMatch::Path(earlier),
+                RuleMatch::Mount(prefix) | RuleMatch::Path(prefix),
+            ) => earlier == prefix,
+            (RuleMatch::Owned, RuleMatch::Owned) => rule.app == app,
+            _ => false,
         };
         if let Some(earlier) = self.list.iter().find(same) {
             let shown = |prefix: &str| match prefix {

@@ -164,3 +164,40 @@ const FOREIGN: &[(&[&str], &str)] = &[
         "write `--admin 127.0.0.1:9090`, which serves /metrics",
     ),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::command;
+
+    #[test]
+    fn no_option_of_ours_is_refused_and_every_one_that_is_named_exists() {
+        let command = command();
+        let ours: Vec<_> = command
+            .get_arguments()
+            .flat_map(|arg| {
+                let long = arg.get_long().map(|long| format!("--{long}"));
+                let short = arg.get_short().map(|short| format!("-{short}"));
+                long.into_iter().chain(short)
+            })
+            .collect();
+        for (options, hint) in FOREIGN {
+            for option in *options {
+                assert!(!ours.iter().any(|own| own == option), "{option} is ours");
+            }
+            for quoted in hint.split('`').skip(1).step_by(2) {
+                let word = quoted.split(' ').next().unwrap_or_default();
+                let known = !word.starts_with('-') || ours.iter().any(|own| own == word);
+                assert!(known, "{word} does not exist");
+            }
+        }
+    }
+
+    #[test]
+    fn an_option_is_refused_in_one_line_only() {
+        let all: Vec<_> = FOREIGN.iter().flat_map(|(options, _)| *options).collect();
+        for option in &all {
+            assert_eq!(all.iter().filter(|other| other == &option).count(), 1);
+        }
+    }
+}

@@ -13,8 +13,6 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use clap::builder::BoolishValueParser;
-use clap::builder::TypedValueParser as _;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args as _, Command, FromArgMatches as _};
@@ -33,8 +31,8 @@ pub struct Sources {
     /// What [`command`] has parsed, where there is a command line.
     pub command_line: Option<ArgMatches>,
     pub environment: Vec<(OsString, OsString)>,
-    /// Where `twinspan.toml` and `pyproject.toml` are looked for.
-    pub directory: PathBuf,
+    /// Where `twinspan.toml` and `pyproject.toml` are looked for; without it, only a named file is read.
+    pub directory: Option<PathBuf>,
     /// Keyword arguments of the Python API.
     pub arguments: Map<String, Value>,
 }
@@ -89,23 +87,37 @@ impl Settings {
 
 /// The options as a command line: `--access-log` and the like have a hidden `--no-access-log`.
 pub fn command() -> Command {
-    let command = RawConfig::augment_args(Command::new("twinspan")).args_override_self(true);
-    let switches: Vec<_> = command
+    let plain = RawConfig::augment_args(Command::new("twinspan").next_display_order(1));
+    let ids: Vec<_> = plain
         .get_arguments()
-        .filter(|arg| matches!(arg.get_action(), ArgAction::SetTrue))
         .map(|arg| arg.get_id().to_string())
         .collect();
-    switches.into_iter().fold(command, |command, id| {
-        let no = negative(&id);
-        command
-            .mut_arg(id.clone(), |arg| arg.overrides_with(no.clone()))
-            .arg(
-                Arg::new(no.clone())
-                    .long(no)
-                    .action(ArgAction::SetTrue)
-                    .overrides_with(id)
-                    .hide(true),
-            )
+    let command = plain.args_override_self(true);
+    ids.into_iter().fold(command, |command, id| {
+        let mut no = None;
+        let command = command.mut_arg(id.clone(), |arg| {
+            if matches!(arg.get_action(), ArgAction::SetTrue) {
+                let name = negative(&id);
+                no = Some(
+                    Arg::new(name.clone())
+                        .long(name.clone())
+                        .action(ArgAction::SetTrue)
+                        .overrides_with(id.clone())
+                        .hide(true),
+                );
+                return arg.overrides_with(name);
+            }
+            let choices: Vec<_> = arg
+                .get_possible_values()
+                .iter()
+                .map(|choice| choice.get_name().to_owned())
+                .collect();
+            if choices.is_empty() {
+                return arg;
+            }
+            arg.value_name(choices.join("|")).hide_possible_values(true)
+        });
+        command.args(no)
     })
 }
 
@@ -149,7 +161,7 @@ pub fn load(sources: &Sources) -> Result<Settings, ConfigError> {
         .find_map(|layer| layer.values.get("config"))
         .and_then(Value::as_str)
         .map(Path::new);
-    let mut settings = Layer::from_file(&sources.directory, named)?;
+    let mut settings = Layer::from_file(sources.directory.as_deref(), named)?;
     settings.put_under_address(conventions);
     for layer in [environment, command_line, arguments] {
         settings.put(layer);
@@ -239,8 +251,8 @@ impl Layer {
         option: &str,
         value: &OsStr,
     ) -> Result<Self, ConfigError> {
-        let named = |error: &clap::Error| {
-            let error = from_clap(error).option(format!("`{variable}`"));
+        let named = |error: ConfigError| {
+            let error = error.option(format!("`{variable}`"));
             if value.as_encoded_bytes().starts_with(b"tcp://") {
                 return error.hint(
                     "Kubernetes sets this for a Service of that name: \
@@ -249,37 +261,16 @@ impl Layer {
             }
             error
         };
-        let arg = command
+        let words = command
             .get_arguments()
             .find(|arg| arg.get_id() == option)
-            .ok_or_else(|| ConfigError::new(format!("`{variable}` names no option")))?;
-        let mut word = OsString::from("--");
-        if arg.is_positional() {
-            word.clear();
-            word.push(value);
-        } else if matches!(arg.get_action(), ArgAction::SetTrue) {
-            let on = BoolishValueParser::new()
-                .parse_ref(command, Some(arg), value)
-                .map_err(|_| {
-                    ConfigError::new(format!("`{}` is neither on nor off", value.display()))
-                        .option(format!("`{variable}`"))
-                        .hint("write `true` or `false`")
-                })?;
-            word.push(if on {
-                option.replace('_', "-")
-            } else {
-                negative(option)
-            });
-        } else {
-            word.push(option.replace('_', "-"));
-            word.push("=");
-            word.push(value);
-        }
+            .map_or_else(|| Ok(Vec::new()), |arg| words(arg, value))
+            .map_err(named)?;
         let matches = command
             .clone()
             .no_binary_name(true)
-            .try_get_matches_from([word])
-            .map_err(|error| named(&error))?;
+            .try_get_matches_from(words)
+            .map_err(|error| named(from_clap(&error)))?;
         let origin = Origin::Environment {
             variable: variable.into(),
         };
@@ -300,22 +291,27 @@ impl Layer {
     }
 
     /// The file that was named, or `twinspan.toml`, or `[tool.twinspan]` in `pyproject.toml`.
-    fn from_file(directory: &Path, named: Option<&Path>) -> Result<Self, ConfigError> {
+    fn from_file(directory: Option<&Path>, named: Option<&Path>) -> Result<Self, ConfigError> {
         if let Some(name) = named {
             if name.extension().is_some_and(|extension| extension == "py") {
                 return Err(ConfigError::new("a configuration in Python is not run")
                     .option(format!("`{}`", name.display()))
                     .hint("write the settings into twinspan.toml"));
             }
-            let text = fs::read_to_string(directory.join(name)).map_err(|error| {
-                ConfigError::new(format!("cannot be read: {error}"))
-                    .option(format!("`{}`", name.display()))
-            })?;
+            let text = fs::read_to_string(directory.unwrap_or(Path::new("")).join(name)).map_err(
+                |error| {
+                    ConfigError::new(format!("cannot be read: {error}"))
+                        .option(format!("`{}`", name.display()))
+                },
+            )?;
             return Self::from_toml(name, &text)?.ok_or_else(|| {
                 ConfigError::new("has no table [tool.twinspan]")
                     .option(format!("`{}`", name.display()))
             });
         }
+        let Some(directory) = directory else {
+            return Ok(Self::default());
+        };
         for name in ["twinspan.toml", "pyproject.toml"] {
             let text = match fs::read_to_string(directory.join(name)) {
                 Ok(text) => text,
@@ -365,40 +361,39 @@ impl Layer {
         let mut options = DeTable::new();
         for (key, value) in table {
             let option = key.get_ref().replace('-', "_");
+            if options.contains_key(option.as_str()) {
+                return Err(ConfigError::new("is set twice")
+                    .option(format!("`{}`", key.get_ref()))
+                    .origin(place(&key.span())));
+            }
             if option == "config" {
                 return Err(ConfigError::new("a file cannot name another one")
                     .option(format!("`{}`", key.get_ref()))
                     .origin(place(&key.span()))
                     .hint("delete the line"));
             }
-            walk(
-                &option,
-                key.span().start..value.span().end,
-                value.get_ref(),
-                &mut places,
-            );
+            Place::note(&option, &key.span(), &value, &mut places);
             let key = Spanned::new(key.span(), option.into());
             options.insert(key, value);
         }
-        for (path, span) in &places {
-            let line = line_of(text, span.start);
+        for found in &places {
             let origin = Origin::File {
                 name: name.clone(),
-                line,
+                line: line_of(text, found.at),
             };
-            layer.origins.insert(path.clone(), origin);
+            layer.origins.insert(found.path.clone(), origin);
         }
         let raw = RawConfig::deserialize(toml::de::Deserializer::from(Spanned::new(span, options)))
             .map_err(|error| {
                 let at = error.span().unwrap_or_default();
-                // Later entries lie deeper: the last that covers the error is the one that is wrong.
-                let option = places
+                // Later ones lie deeper: the last that covers the error is the one that is wrong.
+                let found = places
                     .iter()
                     .rev()
-                    .find(|(_, span)| span.start <= at.start && at.end <= span.end);
-                let path = option.map_or("", |(path, _)| path);
+                    .find(|place| place.covers.start <= at.start && at.end <= place.covers.end);
+                let path = found.map_or("", |place| &place.path);
                 let error = from_serde(error.message(), path).origin(place(&at));
-                if path.is_empty() || error.option.is_some() {
+                if path.is_empty() {
                     error
                 } else {
                     error.option(format!("`{path}`"))
@@ -454,6 +449,31 @@ impl Layer {
     }
 }
 
+/// The value of an environment variable as words of a command line.
+fn words(arg: &Arg, value: &OsStr) -> Result<Vec<OsString>, ConfigError> {
+    let option = arg.get_id().as_str();
+    if arg.is_positional() {
+        // Behind `--`, a value is no flag, whatever it looks like.
+        return Ok(vec!["--".into(), value.into()]);
+    }
+    let long = option.replace('_', "-");
+    if matches!(arg.get_action(), ArgAction::SetTrue) {
+        let text = value.to_string_lossy().to_lowercase();
+        let switch = match text.as_str() {
+            "true" | "on" | "yes" | "1" => long,
+            "false" | "off" | "no" | "0" => negative(option),
+            _ => {
+                return Err(ConfigError::new(format!("`{text}` is neither on nor off"))
+                    .hint("write `true` or `false`"));
+            }
+        };
+        return Ok(vec![format!("--{switch}").into()]);
+    }
+    let mut word = OsString::from(format!("--{long}="));
+    word.push(value);
+    Ok(vec![word])
+}
+
 /// The values that are set, by option.
 fn values(raw: &RawConfig) -> Result<Map<String, Value>, ConfigError> {
     match serde_json::to_value(raw) {
@@ -467,37 +487,37 @@ fn values(raw: &RawConfig) -> Result<Map<String, Value>, ConfigError> {
     }
 }
 
-/// Notes where every key, table and item stands; outer ones first.
-fn walk(
-    path: &str,
-    span: Range<usize>,
-    value: &DeValue<'_>,
-    places: &mut Vec<(String, Range<usize>)>,
-) {
-    places.push((path.to_owned(), span));
-    match value {
-        DeValue::Table(table) => {
-            for (key, value) in table {
-                let span = key.span().start..value.span().end;
-                walk(
-                    &format!("{path}.{}", key.get_ref()),
-                    span,
-                    value.get_ref(),
-                    places,
-                );
+/// Where something stands in a file.
+struct Place {
+    /// `threads`, `apps.legacy`, `routes.0.mount`.
+    path: String,
+    at: usize,
+    covers: Range<usize>,
+}
+
+impl Place {
+    /// Notes a key and everything in it, outer ones first.
+    fn note(path: &str, key: &Range<usize>, value: &Spanned<DeValue<'_>>, places: &mut Vec<Self>) {
+        let span = value.span();
+        places.push(Self {
+            path: path.to_owned(),
+            at: key.start,
+            covers: key.start.min(span.start)..key.end.max(span.end),
+        });
+        match value.get_ref() {
+            DeValue::Table(table) => {
+                for (key, value) in table {
+                    let path = format!("{path}.{}", key.get_ref());
+                    Self::note(&path, &key.span(), value, places);
+                }
             }
-        }
-        DeValue::Array(items) => {
-            for (index, item) in items.iter().enumerate() {
-                walk(
-                    &format!("{path}.{index}"),
-                    item.span(),
-                    item.get_ref(),
-                    places,
-                );
+            DeValue::Array(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    Self::note(&format!("{path}.{index}"), &item.span(), item, places);
+                }
             }
+            _ => {}
         }
-        _ => {}
     }
 }
 
@@ -511,7 +531,7 @@ fn from_serde(message: &str, path: &str) -> ConfigError {
     let mut quoted = message.split('`').skip(1).step_by(2);
     if message.starts_with("unknown field `") {
         let key = quoted.next().unwrap_or_default();
-        let error = ConfigError::new(format!("there is no such option: `{key}`"));
+        let error = ConfigError::new("there is no such option");
         let expected: Vec<_> = quoted.collect();
         let dashed = format!("--{}", key.replace('_', "-"));
         if let Some(hint) = foreign::hint(&dashed).filter(|_| !path.contains('.')) {
@@ -525,6 +545,10 @@ fn from_serde(message: &str, path: &str) -> ConfigError {
             None => error.hint("`twinspan --help` lists all options"),
         };
     }
+    if message.starts_with("missing field `") {
+        let key = quoted.next().unwrap_or_default();
+        return ConfigError::new(format!("`{key}` is missing"));
+    }
     if message.starts_with("unknown variant `") {
         let value = quoted.next().unwrap_or_default();
         let known: Vec<_> = quoted.collect();
@@ -534,6 +558,10 @@ fn from_serde(message: &str, path: &str) -> ConfigError {
         .strip_prefix("invalid type: ")
         .and_then(|rest| rest.split_once(", expected "))
     {
+        let expected = match expected {
+            "a sequence" => "a list",
+            expected => expected,
+        };
         return ConfigError::new(format!("expected {expected}, found {found}"));
     }
     ConfigError::from_text(message)

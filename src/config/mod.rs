@@ -23,6 +23,7 @@ use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
 pub use error::{ConfigError, InvalidValue, nearest};
+pub(crate) use load::from_clap;
 pub use load::{Origin, Settings, Sources, command, load};
 pub use raw::{RawApp, RawApps, RawConfig, RawRoute, When};
 pub use value::{Count, Mount, Prefix, Seconds, TrustedPeer};
@@ -95,6 +96,21 @@ pub struct RuleConfig {
     pub matches: RuleMatch,
     /// Where the rule was written, for errors: `--mount /api`, `twinspan.toml:12`.
     pub origin: String,
+}
+
+impl RuleConfig {
+    /// The name under which people meet the rule, stable while the rule is: `mount /api`,
+    /// `path /live`, `owned by new`, `catch-all`.
+    pub fn name(&self) -> String {
+        match &self.matches {
+            RuleMatch::Mount(prefix) | RuleMatch::Path(prefix) if prefix.is_empty() => {
+                "catch-all".into()
+            }
+            RuleMatch::Mount(prefix) => format!("mount {prefix}"),
+            RuleMatch::Path(prefix) => format!("path {prefix}"),
+            RuleMatch::Owned => format!("owned by {}", self.app),
+        }
+    }
 }
 
 /// What a rule matches.

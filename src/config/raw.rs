@@ -22,6 +22,7 @@ pub struct RawConfig {
     /// The last one answers whatever no other does; each before it answers exactly the routes that
     /// its own router defines.
     #[arg(
+        display_order = 0,
         value_name = "APP",
         value_delimiter = ',',
         help_heading = "Applications"
@@ -50,16 +51,11 @@ pub struct RawConfig {
 
     /// ASGI lifespan: `auto` where the application takes part in it, `on` fails the start where it
     /// does not [default: auto]
-    #[arg(long, value_name = "MODE", help_heading = "Applications")]
+    #[arg(long, help_heading = "Applications")]
     pub lifespan: Option<LifespanMode>,
 
     /// Event loop of ASGI applications; `auto` is uvloop where it is installed [default: auto]
-    #[arg(
-        id = "loop",
-        long = "loop",
-        value_name = "LOOP",
-        help_heading = "Applications"
-    )]
+    #[arg(id = "loop", long = "loop", help_heading = "Applications")]
     #[serde(rename = "loop")]
     pub event_loop: Option<LoopChoice>,
 
@@ -192,17 +188,12 @@ pub struct RawConfig {
     pub access_log: Option<bool>,
 
     /// Least level that is logged [default: info]
-    #[arg(
-        long,
-        value_name = "LEVEL",
-        ignore_case = true,
-        help_heading = "Responses and logs"
-    )]
+    #[arg(long, ignore_case = true, help_heading = "Responses and logs")]
     pub log_level: Option<LogLevel>,
 
     /// Reads this file instead of ./twinspan.toml or [tool.twinspan] in ./pyproject.toml; one that
     /// is named pyproject.toml is read as such.
-    #[arg(long, short, value_name = "FILE", help_heading = "Configuration")]
+    #[arg(long, short, value_name = "FILE", help_heading = "Other options")]
     pub config: Option<PathBuf>,
 
     /// `[apps.NAME]`: applications with names and settings of their own; files only.
@@ -216,7 +207,7 @@ pub struct RawConfig {
 
 /// `[apps.NAME]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table with `app`")]
 pub struct RawApp {
     /// `module:attr`, `module` or `module:factory()`.
     pub app: Target,
@@ -235,7 +226,7 @@ pub struct RawApp {
 
 /// `[[routes]]`: at most one of `mount`, `path` and `when`; with none of them it matches everything.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table with `app`")]
 pub struct RawRoute {
     /// Name of an entry of `[apps]`.
     pub app: String,

@@ -32,7 +32,7 @@ impl Case<'_> {
                 .iter()
                 .map(|(name, value)| (OsString::from(name), OsString::from(value)))
                 .collect(),
-            directory: directory.0.clone(),
+            directory: Some(directory.0.clone()),
             arguments,
         })
     }
@@ -495,5 +495,478 @@ fn a_file_says_which_application_answers_what() {
             "twinspan.toml:23",
             "twinspan.toml:27"
         ]
+    );
+}
+
+#[test]
+fn one_application_in_a_file_needs_no_routes() {
+    for text in [
+        "app = \"shop:app\"",
+        "app = [\"shop:app\"]",
+        "[apps.shop]\napp = \"shop:app\"",
+    ] {
+        let config = file(text).unwrap();
+        assert_eq!(rules(&config), [("shop", mount(""))]);
+    }
+}
+
+#[test]
+fn lists_in_a_file_are_one_text_or_several() {
+    for text in [
+        "bind = \":80,unix:x\"",
+        "bind = [\":80\", \"unix:x\"]",
+        "bind = \":80, unix:x\"",
+    ] {
+        let config = file(&format!("app = \"a:app\"\n{text}")).unwrap();
+        let found: Vec<_> = config.binds.iter().map(ToString::to_string).collect();
+        assert_eq!(found, ["0.0.0.0:80", "unix:x"]);
+    }
+}
+
+#[test]
+fn a_wrong_file_is_shown_with_its_line() {
+    for (text, error) in [
+        (
+            "\n\nthreads = \"many\"",
+            "error: `threads` (twinspan.toml:3): expected a whole number, found string \"many\"",
+        ),
+        (
+            "app = \"a:app\"\nthreads = 0",
+            "error: `threads` (twinspan.toml:2): 0 is too few\nhint: write at least 1",
+        ),
+        (
+            "workers = -2",
+            "error: `workers` (twinspan.toml:1): `-2` is below 0",
+        ),
+        (
+            "timeout_keep_alive = \"5s\"",
+            "error: `timeout_keep_alive` (twinspan.toml:1): expected a number of seconds, found string \"5s\"",
+        ),
+        (
+            "# none\ntreads = 4",
+            "error: `treads` (twinspan.toml:2): there is no such option\nhint: did you mean `threads`?",
+        ),
+        (
+            "colour = 4",
+            "error: `colour` (twinspan.toml:1): there is no such option\nhint: `twinspan --help` lists all options",
+        ),
+        (
+            "reload = true",
+            "error: `reload` (twinspan.toml:1): there is no such option\n\
+             hint: delete it: code is not watched; SIGHUP loads it anew without losing a request",
+        ),
+        (
+            "config = \"other.toml\"",
+            "error: `config` (twinspan.toml:1): a file cannot name another one\nhint: delete the line",
+        ),
+        (
+            "access_log = true\naccess-log = false",
+            "error: `access-log` (twinspan.toml:2): is set twice",
+        ),
+        (
+            "bind = [\n  \":80\",\n  \"nowhere\",\n]",
+            "error: `bind.1` (twinspan.toml:3): `nowhere` has no port\nhint: write `127.0.0.1:8000`, `[::1]:8000`, \
+             `:8000` (every IPv4 interface), `8000` (127.0.0.1) or `unix:/path/to/socket`",
+        ),
+        (
+            "bind = 8000",
+            "error: `bind` (twinspan.toml:1): expected a string or a list of strings, found integer `8000`",
+        ),
+        (
+            "lifespan = \"yes\"",
+            "error: `lifespan` (twinspan.toml:1): `yes` is none of `auto`, `on`, `off`",
+        ),
+        (
+            "threads = ",
+            "error: twinspan.toml:1: invalid toml: string values must be quoted, expected literal string",
+        ),
+        (
+            "[apps.a]\napp = \"a:app\"\nthread = 4",
+            "error: `apps.a.thread` (twinspan.toml:3): there is no such option\nhint: did you mean `threads`?",
+        ),
+        (
+            "[apps]\na = \"a:app\"",
+            "error: `apps.a` (twinspan.toml:2): expected a table with `app`, found string \"a:app\"",
+        ),
+        (
+            "routes = 3",
+            "error: `routes` (twinspan.toml:1): expected a list, found integer `3`",
+        ),
+        (
+            "[apps.a]\nthreads = 4",
+            "error: `apps.a` (twinspan.toml:1): `app` is missing",
+        ),
+        (
+            "[apps.a]\napp = \"a:app\"\nqueue = 1.5",
+            "error: `apps.a.queue` (twinspan.toml:3): expected a whole number, found floating point `1.5`",
+        ),
+        (
+            "[apps.a]\napp = \"a:app\"\nthreads = 0",
+            "error: `apps.a.threads` (twinspan.toml:3): 0 is too few\nhint: write at least 1",
+        ),
+        (
+            "[apps.legacy]\napp = \"a:app\"\n[[routes]]\n\napp = \"legcy\"",
+            "error: `routes.0.app` (twinspan.toml:5): there is no application `legcy`\nhint: did you mean `legacy`?",
+        ),
+        (
+            "[apps.a]\napp = \"a:app\"\n[[routes]]\napp = \"b\"",
+            "error: `routes.0.app` (twinspan.toml:4): there is no application `b`\n\
+             hint: describe it: `[apps.b]` with `app = \"module:attr\"`",
+        ),
+        (
+            "[apps.a]\napp = \"a:app\"\n[[routes]]\napp = \"a\"\nmount = \"api\"",
+            "error: `routes.0.mount` (twinspan.toml:5): `api` does not begin with a slash\nhint: write `/api`",
+        ),
+        (
+            "[apps.a]\napp = \"a:app\"\n[[routes]]\napp = \"a\"\nmount = \"/api\"\nwhen = \"owned\"",
+            "error: `routes.0` (twinspan.toml:3): has more than one of `mount`, `path` and `when`\n\
+             hint: keep one; write a route for each",
+        ),
+        (
+            "[apps.a]\napp = \"a:app\"\n[[routes]]\napp = \"a\"\nwhen = \"own\"",
+            "error: `routes.0.when` (twinspan.toml:5): `own` is none of `owned`\nhint: did you mean `owned`?",
+        ),
+        (
+            "[apps.a]\napp = \"a:app\"\n[apps.b]\napp = \"b:app\"",
+            "error: `apps` (twinspan.toml:1): several applications, and nothing says which answers what\n\
+             hint: add `[[routes]]`, tried in order: `app = \"NAME\"` with `mount`, `path`, `when = \"owned\"` or nothing",
+        ),
+        (
+            "[apps.a]\napp = \"a:app\"\n[apps.b]\napp = \"b:app\"\n[[routes]]\napp = \"a\"",
+            "error: `apps.b` (twinspan.toml:3): no `[[routes]]` leads to this application\n\
+             hint: add `[[routes]]` with `app = \"b\"`, or delete it",
+        ),
+        (
+            "[apps.a]\napp = \"a:app\"\n[apps.b]\napp = \"b:app\"\n[[routes]]\napp = \"a\"\n[[routes]]\napp = \"b\"",
+            "error: mount `/` (twinspan.toml:7): `b` would never be asked: `a` (twinspan.toml:5) has this place already\n\
+             hint: give each application a place of its own",
+        ),
+        (
+            "app = \"b:app\"\n[apps.a]\napp = \"a:app\"",
+            "error: `apps` (twinspan.toml:2): says which application answers what, and so does `app`\n\
+             hint: name applications on the command line or in the file, not in both",
+        ),
+    ] {
+        assert_eq!(file_error(text), error, "{text}");
+    }
+}
+
+#[test]
+fn applications_on_the_command_line_and_in_the_file_contradict_each_other() {
+    let case = Case {
+        line: "shop:app",
+        files: &[("twinspan.toml", STRANGLER)],
+        ..Case::default()
+    };
+    assert_eq!(
+        case.error(),
+        "error: `routes` (twinspan.toml:15): says which application answers what, and so does APP\n\
+         hint: name applications on the command line or in the file, not in both"
+    );
+}
+
+#[test]
+fn the_file_is_twinspan_toml_or_a_table_of_pyproject_toml_or_the_one_that_is_named() {
+    fn workers(line: &str, files: &[(&str, &str)]) -> Result<usize, ConfigError> {
+        let case = Case {
+            line,
+            files,
+            ..Case::default()
+        };
+        case.config().map(|config| config.workers)
+    }
+
+    let project =
+        "[project]\nname = \"shop\"\n\n[tool.twinspan]\napp = \"shop:app\"\nworkers = 3\n";
+    let own = "app = \"shop:app\"\nworkers = 2";
+    assert_eq!(workers("", &[("pyproject.toml", project)]), Ok(3));
+    assert_eq!(
+        workers("", &[("pyproject.toml", project), ("twinspan.toml", own)]),
+        Ok(2)
+    );
+    assert_eq!(
+        workers(
+            "-c pyproject.toml",
+            &[("pyproject.toml", project), ("twinspan.toml", own)]
+        ),
+        Ok(3)
+    );
+    assert_eq!(
+        workers(
+            "--config other.toml",
+            &[("twinspan.toml", "workers = 9"), ("other.toml", own)]
+        ),
+        Ok(2)
+    );
+    assert_eq!(
+        workers("a:app", &[("pyproject.toml", "[tool.other]\nx = 1")]),
+        Ok(1)
+    );
+    let error = workers("-c pyproject.toml", &[("pyproject.toml", "[tool]")]);
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        "error: `pyproject.toml`: has no table [tool.twinspan]"
+    );
+    let wrong = "[tool.twinspan]\n\nworkers = \"x\"\n";
+    let error = workers("", &[("pyproject.toml", wrong)]);
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        "error: `workers` (pyproject.toml:3): expected a whole number, found string \"x\""
+    );
+}
+
+// The environment
+
+#[test]
+fn every_option_has_a_variable() {
+    let config = Case {
+        variables: &[
+            ("TWINSPAN_APP", "new:app,old:app"),
+            ("TWINSPAN_THREADS", "7"),
+            ("TWINSPAN_ACCESS_LOG", "off"),
+            ("TWINSPAN_SERVER_HEADER", "true"),
+            ("TWINSPAN_BIND", ":80,unix:x"),
+            ("TWINSPAN_LOG_LEVEL", "WARN"),
+            ("TWINSPAN_LOOP", "asyncio"),
+            ("TWINSPAN_MOUNT", ""),
+            ("TWINSPAN_MARKETING_BUDGET", "an application's own"),
+        ],
+        ..Case::default()
+    }
+    .config()
+    .unwrap();
+    assert_eq!(
+        rules(&config),
+        [("new", RuleMatch::Owned), ("old", mount(""))]
+    );
+    assert_eq!(config.apps[0].threads, 7);
+    assert!(!config.access_log);
+    assert!(config.server_header);
+    assert_eq!(config.binds.len(), 2);
+    assert_eq!(config.log_level, LogLevel::Warning);
+    assert_eq!(config.loop_choice, LoopChoice::Asyncio);
+}
+
+#[test]
+fn a_wrong_variable_is_named() {
+    for (variable, value, error) in [
+        (
+            "TWINSPAN_THREADS",
+            "many",
+            "error: `TWINSPAN_THREADS`: `many` is not a whole number",
+        ),
+        (
+            "TWINSPAN_WORKERS",
+            "0",
+            "error: `TWINSPAN_WORKERS`: 0 is too few\nhint: write at least 1",
+        ),
+        (
+            "WEB_CONCURRENCY",
+            "x",
+            "error: `WEB_CONCURRENCY`: `x` is not a whole number",
+        ),
+        (
+            "TWINSPAN_ACCESS_LOG",
+            "x",
+            "error: `TWINSPAN_ACCESS_LOG`: `x` is neither on nor off\nhint: write `true` or `false`",
+        ),
+        (
+            "TWINSPAN_THREDS",
+            "4",
+            "error: `TWINSPAN_THREDS`: there is no such option\nhint: did you mean `TWINSPAN_THREADS`?",
+        ),
+        (
+            "TWINSPAN_PORT",
+            "tcp://10.0.0.1:80",
+            "error: `TWINSPAN_PORT`: `tcp://10.0.0.1:80` is not a whole number\n\
+             hint: Kubernetes sets this for a Service of that name: set `enableServiceLinks: false` in the pod",
+        ),
+        (
+            "TWINSPAN_APP",
+            "--help",
+            "error: `TWINSPAN_APP`: `--help` does not begin with the name of a module\n\
+             hint: write `module:attr`, `module` (its `app` or `application`) or `module:factory()`",
+        ),
+    ] {
+        let case = Case {
+            line: if variable == "TWINSPAN_APP" {
+                ""
+            } else {
+                "a:app"
+            },
+            variables: &[(variable, value)],
+            ..Case::default()
+        };
+        assert_eq!(case.error(), error);
+    }
+}
+
+// All of them
+
+#[test]
+fn file_then_conventions_then_environment_then_command_line_then_arguments() {
+    let all = Case {
+        line: "a:app --workers 5",
+        variables: &[("WEB_CONCURRENCY", "3"), ("TWINSPAN_WORKERS", "4")],
+        files: &[("twinspan.toml", "workers = 2")],
+        arguments: r#"{"workers": 6}"#,
+    };
+    let workers = |case: Case<'_>| case.config().unwrap().workers;
+    assert_eq!(workers(Case { ..all }), 6);
+    assert_eq!(
+        workers(Case {
+            arguments: "",
+            ..all
+        }),
+        5
+    );
+    let line = "a:app";
+    assert_eq!(
+        workers(Case {
+            line,
+            arguments: "",
+            ..all
+        }),
+        4
+    );
+    let variables = &[("WEB_CONCURRENCY", "3")];
+    assert_eq!(
+        workers(Case {
+            line,
+            variables,
+            arguments: "",
+            ..all
+        }),
+        3
+    );
+    assert_eq!(
+        workers(Case {
+            line,
+            variables: &[],
+            arguments: "",
+            ..all
+        }),
+        2
+    );
+    assert_eq!(
+        workers(Case {
+            line,
+            variables: &[],
+            files: &[],
+            arguments: ""
+        }),
+        1
+    );
+}
+
+#[test]
+fn the_last_to_say_where_to_listen_means_the_whole_of_it() {
+    let binds = |line, variables, text| {
+        let config = Case {
+            line,
+            variables,
+            files: &[("twinspan.toml", text)],
+            ..Case::default()
+        }
+        .config()
+        .unwrap();
+        let found: Vec<_> = config.binds.iter().map(ToString::to_string).collect();
+        found.join(" ")
+    };
+    assert_eq!(
+        binds("a:app --port 81", &[], "bind = \":80\""),
+        "127.0.0.1:81"
+    );
+    assert_eq!(
+        binds("a:app --port 81", &[], "host = \"0.0.0.0\""),
+        "0.0.0.0:81"
+    );
+    assert_eq!(binds("a:app -b :81", &[], "uds = \"x\""), "0.0.0.0:81");
+    assert_eq!(
+        binds("a:app", &[("PORT", "81")], "port = 80"),
+        "127.0.0.1:81"
+    );
+    assert_eq!(
+        binds("a:app", &[("PORT", "81")], "bind = \"unix:x\""),
+        "unix:x"
+    );
+    assert_eq!(
+        binds("a:app", &[("PORT", "81"), ("TWINSPAN_BIND", ":82")], ""),
+        "0.0.0.0:82"
+    );
+}
+
+#[test]
+fn arguments_of_python_are_checked_like_the_others() {
+    for (arguments, error) in [
+        (
+            r#"{"thread": 4}"#,
+            "error: `thread`: there is no such option\nhint: did you mean `threads`?",
+        ),
+        (
+            r#"{"threads": "four"}"#,
+            "error: `threads`: expected a whole number, found string \"four\"",
+        ),
+        (
+            r#"{"threads": 0}"#,
+            "error: `threads`: 0 is too few\nhint: write at least 1",
+        ),
+        (
+            r#"{"bind": ["nowhere:x"]}"#,
+            "error: `bind`: `nowhere` is not an IP address\nhint: write `127.0.0.1:8000`, `[::1]:8000`, \
+             `:8000` (every IPv4 interface), `8000` (127.0.0.1) or `unix:/path/to/socket`",
+        ),
+    ] {
+        let case = Case {
+            line: "a:app",
+            arguments,
+            ..Case::default()
+        };
+        assert_eq!(case.error(), error);
+    }
+    let case = Case {
+        line: "a:app",
+        arguments: r#"{"bind": ":81", "access_log": false, "threads": null, "ws_ping_interval": 0.5}"#,
+        ..Case::default()
+    };
+    let config = case.config().unwrap();
+    assert!(!config.access_log);
+    assert_eq!(config.apps[0].threads, 32);
+    assert_eq!(
+        config.limits.websocket_ping_interval,
+        Some(Duration::from_millis(500))
+    );
+}
+
+#[test]
+fn without_a_directory_no_file_is_read_but_the_one_that_is_named() {
+    let directory = Directory::new(&[("twinspan.toml", "app = \"a:app\"")]);
+    let named = directory.0.join("twinspan.toml");
+    let load = |arguments: &str| {
+        let sources = Sources {
+            arguments: serde_json::from_str(arguments).unwrap(),
+            ..Sources::default()
+        };
+        load(&sources).unwrap().values.app
+    };
+    assert_eq!(load("{}"), None);
+    assert!(load(&format!("{{\"config\": {named:?}}}")).is_some());
+}
+
+#[test]
+fn a_worker_builds_the_same_configuration_from_json() {
+    let case = Case {
+        line: "--timeout-keep-alive 0.1 --forwarded-allow-ips 10.0.0.0/8,unix,* --root-path /x",
+        variables: &[("TWINSPAN_APP_DIR", "/srv"), ("TWINSPAN_BIND", "[::1]:0")],
+        files: &[("twinspan.toml", STRANGLER)],
+        ..Case::default()
+    };
+    let settings = case.settings().unwrap();
+    let json = serde_json::to_string(&settings).unwrap();
+    let received: Settings = serde_json::from_str(&json).unwrap();
+    assert_eq!(received, settings);
+    assert_eq!(
+        Config::new(&received).unwrap(),
+        Config::new(&settings).unwrap()
     );
 }

@@ -27,8 +27,7 @@ macro_rules! text_form {
 
         impl<'de> Deserialize<'de> for $value {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = String::deserialize(deserializer)?;
-                text.parse().map_err(de::Error::custom)
+                Parsed::deserialize(deserializer).map(|Parsed(value)| value)
             }
         }
     )*};
@@ -64,14 +63,37 @@ where
 
         fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
             let mut values = Vec::new();
-            while let Some(item) = items.next_element::<String>()? {
-                values.push(item.parse().map_err(de::Error::custom)?);
+            while let Some(Parsed(item)) = items.next_element()? {
+                values.push(item);
             }
             Ok(Some(values))
         }
     }
 
     deserializer.deserialize_any(OneOrMany(PhantomData))
+}
+
+/// Parses where the text is read, so that an error has the place of the item and not of its list.
+struct Parsed<T>(T);
+
+impl<'de, T: FromStr<Err = InvalidValue>> Deserialize<'de> for Parsed<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text<T>(PhantomData<T>);
+
+        impl<T: FromStr<Err = InvalidValue>> Visitor<'_> for Text<T> {
+            type Value = T;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+
+        deserializer.deserialize_str(Text(PhantomData)).map(Self)
+    }
 }
 
 /// A whole number.

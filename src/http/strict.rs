@@ -450,7 +450,7 @@ pub fn check(head: &Parts) -> Result<(), Refusal> {
 /// Extended CONNECT is the handshake of a WebSocket over HTTP/2 (RFC 8441 §4).
 fn check_connect(head: &Parts) -> Result<(), Refusal> {
     let protocol = head.extensions.get::<hyper::ext::Protocol>();
-    if protocol.is_none_or(|protocol| protocol.as_str() != "websocket") {
+    if !protocol.is_some_and(|protocol| protocol.as_str().eq_ignore_ascii_case("websocket")) {
         return Err(refusal(
             StatusCode::NOT_IMPLEMENTED,
             "CONNECT is not supported: this is not a proxy",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Browser, Page
     from support import Serve, StartCommand
+    from twinspan._serve import Target
 
 CHROMIUM_ARGUMENTS = [
     "--disable-background-networking",
@@ -35,8 +36,10 @@ def serve() -> Iterator[Serve]:
     """Starts servers in this process, each on a port of its own."""
     with ExitStack() as servers:
 
-        def start(*targets: object, **options: object) -> Server:
-            return servers.enter_context(Server(*targets, **options))  # pyright: ignore[reportArgumentType] # passed on as given
+        def start(
+            *apps: Target, mounts: Mapping[str, Target] | None = None, **options: object
+        ) -> Server:
+            return servers.enter_context(Server(*apps, mounts=mounts, **options))
 
         yield start
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from twinspan._serve import Target
     from twinspan.testing import Server
 
 LISTENING = re.compile(r"listening on (?P<url>http://\S+?)[,;.]?(?:\s|$)")
@@ -31,7 +32,9 @@ FOREIGN_ENVIRONMENT = re.compile(r"(TWINSPAN_\w+|PORT|WEB_CONCURRENCY|FORWARDED_
 class Serve(Protocol):
     """Starts a `twinspan.testing.Server` that ends with the test."""
 
-    def __call__(self, *targets: object, **options: object) -> Server: ...
+    def __call__(
+        self, *apps: Target, mounts: Mapping[str, Target] | None = None, **options: object
+    ) -> Server: ...
 
 
 class StartCommand(Protocol):

@@ -1,3 +1,4 @@
-//! The core over in-memory pipes, with applications written in Rust.
+//! The core as its clients see it: real connections over pipes in memory, fake applications behind them.
 
+mod support;
 mod websocket;

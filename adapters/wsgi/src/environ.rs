@@ -74,9 +74,10 @@ impl EnvironFactory {
             environ.set_item(intern!(py, "QUERY_STRING"), latin1(py, query.as_bytes()))?;
         }
         if head.version != Version::HTTP_11 {
-            let protocol = match head.version {
-                Version::HTTP_10 => intern!(py, "HTTP/1.0"),
-                _ => intern!(py, "HTTP/2"),
+            let protocol = if head.version == Version::HTTP_10 {
+                intern!(py, "HTTP/1.0")
+            } else {
+                intern!(py, "HTTP/2")
             };
             environ.set_item(intern!(py, "SERVER_PROTOCOL"), protocol)?;
         }

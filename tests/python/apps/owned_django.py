@@ -27,7 +27,7 @@ def sign(proceed: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpReques
 
 
 def answer(request: HttpRequest, **values: object) -> HttpResponse:
-    return HttpResponse(f"{request.method} {request.path} {values}")
+    return HttpResponse(f"{request.method} {request.path} {values}".encode())
 
 
 urlpatterns = [

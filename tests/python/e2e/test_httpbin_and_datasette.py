@@ -8,7 +8,7 @@ import re
 import sqlite3
 import subprocess
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 import anyio
 import httpx
@@ -24,14 +24,15 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def server(start_shared: StartShared, tmp_path_factory: pytest.TempPathFactory) -> Command:
-    """httpbin below `/`, datasette below `/data`."""
+    """httpbin below `/`, datasette below `/data`, an echo below `/echo`."""
     database = tmp_path_factory.mktemp("data") / "teas.db"
     with closing(sqlite3.connect(database)) as connection, connection:
         connection.execute("CREATE TABLE teas (id INTEGER PRIMARY KEY, name TEXT, hue INTEGER)")
         rows = [(f"tea {number}", number % 360) for number in range(2500)]
         connection.executemany("INSERT INTO teas (name, hue) VALUES (?, ?)", rows)
     environment = {"DATA_FILE": str(database), "DATA_BASE_URL": "/data/"}
-    return start_shared("httpbin:app", "--mount", "/data=apps.data:app()", env=environment)
+    mounts = ("--mount", "/data=apps.data:app()", "--mount", "/echo=apps.echo:wsgi")
+    return start_shared("httpbin:app", *mounts, env=environment)
 
 
 @pytest.fixture(params=["http1", "http2"])
@@ -53,7 +54,7 @@ def test_methods(client: httpx.Client, method: str) -> None:
     answer = client.request(method.upper(), f"/{method}", params={"a": "1 2", "b": "ü"})
     assert answer.status_code == 200
     assert answer.json()["args"] == {"a": "1 2", "b": "ü"}
-    assert answer.json()["url"] == str(answer.request.url.copy_with(query=None)) + "?a=1 2&b=ü"
+    assert answer.json()["url"] == f"{str(client.base_url).rstrip('/')}/{method}?a=1+2&b=ü"
 
 
 def test_a_method_that_the_route_does_not_know(client: httpx.Client) -> None:
@@ -114,8 +115,8 @@ def test_redirects(client: httpx.Client, kind: str) -> None:
 
 def test_a_redirect_with_a_body(client: httpx.Client) -> None:
     target = {"url": "/post", "status_code": 307}
-    answer = client.post("/redirect-to", data=target, follow_redirects=True)
-    assert answer.json()["form"] == {"url": "/post", "status_code": "307"}
+    answer = client.post("/redirect-to", params=target, data={"a": "1"}, follow_redirects=True)
+    assert answer.json()["form"] == {"a": "1"}
 
 
 def test_cookies(client: httpx.Client) -> None:
@@ -199,8 +200,8 @@ def test_an_upload_without_a_length(client: httpx.Client) -> None:
         for number in range(100):
             yield f"block {number:04};".encode()
 
-    answer = client.post("/post", content=blocks())
-    assert answer.json()["data"] == b"".join(blocks()).decode()
+    # Not to httpbin: it refuses chunked bodies of every server that is not called gunicorn.
+    assert client.post("/echo", content=blocks()).content == b"".join(blocks())
 
 
 def test_authentication(client: httpx.Client) -> None:
@@ -236,7 +237,7 @@ def test_pages_and_pictures(client: httpx.Client, path: str, kind: str) -> None:
 
 def test_anything_tells_the_path_as_it_came(client: httpx.Client) -> None:
     answer = client.get("/anything/a%20b/%C3%BC", params={"q": "a/b?c"})
-    assert answer.json()["url"].endswith("/anything/a b/ü?q=a/b?c")
+    assert answer.json()["url"].endswith("/anything/a%20b/ü?q=a/b?c")
     assert answer.json()["args"] == {"q": "a/b?c"}
 
 
@@ -317,17 +318,16 @@ def test_both_at_once_over_one_connection(server: Command) -> None:
 # curl.
 
 
-def run_curl(curl: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_curl(
+    curl: str, *arguments: str, stdin: IO[str] | None = None
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [curl, "--silent", "--show-error", "--noproxy", "*", "--max-time", "30", *arguments],
         check=True,
+        stdin=stdin,
         capture_output=True,
         text=True,
     )
-
-
-def data_of(output: str) -> Any:
-    return json.loads(output)["data"]
 
 
 def test_curl_gets_and_heads(server: Command, curl: str) -> None:
@@ -343,46 +343,29 @@ def test_curl_gets_and_heads(server: Command, curl: str) -> None:
 def test_curl_uses_one_connection_for_two_urls(server: Command, curl: str) -> None:
     urls = (f"{server.url}/bytes/10000", f"{server.url}/data/teas.json")
     both = run_curl(curl, "--verbose", "--output", "/dev/null", *urls, "--output", "/dev/null")
-    assert both.stderr.count("200 OK") == 2
+    assert both.stderr.count("< HTTP/1.1 200") == 2
     assert re.search(r"Re-using existing connection", both.stderr, re.IGNORECASE)
 
 
 def test_curl_waits_for_100_continue(server: Command, curl: str, tmp_path: Path) -> None:
     upload = tmp_path / "upload"
     upload.write_text("tea " * 200_000)
-    sent = run_curl(
-        curl,
-        "--verbose",
-        "--header",
-        "Expect: 100-continue",
-        "--expect100-timeout",
-        "20",
-        "--data-binary",
-        f"@{upload}",
-        "--header",
-        "Content-Type: text/plain",
-        f"{server.url}/post",
-    )
+    waiting = ("--verbose", "--header", "Expect: 100-continue", "--expect100-timeout", "20")
+    content = ("--header", "Content-Type: text/plain", "--data-binary", f"@{upload}")
+    sent = run_curl(curl, *waiting, *content, f"{server.url}/post")
     assert "HTTP/1.1 100 Continue" in sent.stderr
-    assert data_of(sent.stdout) == upload.read_text()
+    assert json.loads(sent.stdout)["data"] == upload.read_text()
 
 
 @pytest.mark.parametrize("version", ["--http1.1", "--http2-prior-knowledge"])
-def test_curl_uploads_in_chunks(server: Command, curl: str, tmp_path: Path, version: str) -> None:
+def test_curl_uploads_what_it_does_not_know_the_length_of(
+    server: Command, curl: str, tmp_path: Path, version: str
+) -> None:
     upload = tmp_path / "upload"
     upload.write_text("tea " * 50_000)
-    sent = run_curl(
-        curl,
-        version,
-        "--header",
-        "Content-Type: text/plain",
-        "--header",
-        "Transfer-Encoding: chunked" if version == "--http1.1" else "X-None: 1",
-        "--upload-file",
-        str(upload),
-        f"{server.url}/put",
-    )
-    assert data_of(sent.stdout) == upload.read_text()
+    with upload.open() as content:
+        sent = run_curl(curl, version, "--upload-file", "-", f"{server.url}/echo", stdin=content)
+    assert sent.stdout == upload.read_text()
 
 
 def test_curl_uploads_a_form(server: Command, curl: str, tmp_path: Path) -> None:

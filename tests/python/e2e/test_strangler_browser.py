@@ -91,7 +91,7 @@ def test_a_picture_is_uploaded(
 
 
 def test_the_board_finds_its_way_back_after_a_reload_of_the_server(
-    page: Page, shop: Command, complaints: list[str]
+    page: Page, shop: Command
 ) -> None:
     page.goto(f"{shop.url}/login?next=/board")
     page.get_by_label("Name").fill("ada")
