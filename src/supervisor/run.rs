@@ -15,6 +15,8 @@ use tracing::{debug, error, info, warn};
 use super::channel::{AppReport, Failure, FromWorker, Start, ToWorker};
 use super::child::{Children, Notice, WorkerCommand};
 use super::{Action, Event, Level, Plan, Signal, Status, Supervisor, WorkerId, banner, signals};
+use crate::admin::{Provider, Readiness};
+use crate::app::BoxFuture;
 use crate::config::Config;
 use crate::dispatch::Dispatcher;
 use crate::drain::Drain;
@@ -119,13 +121,29 @@ impl Control {
     pub fn status(&self) -> Status {
         *self.status.borrow()
     }
+}
 
+impl Provider for Control {
     /// The counters of all workers, those that are gone included. Takes at most half a second.
-    pub async fn collect(&self) -> Snapshot {
+    fn snapshot(&self) -> BoxFuture<'_, Snapshot> {
         let (reply, snapshot) = oneshot::channel();
         // Neither fails before the supervisor ends, and then there is nothing left to count.
         let _ = self.requests.send(reply);
-        snapshot.await.unwrap_or_default()
+        Box::pin(async { snapshot.await.unwrap_or_default() })
+    }
+
+    fn readiness(&self) -> Readiness {
+        let status = self.status();
+        if status.ready {
+            Readiness::Ready
+        } else if status.stopping {
+            Readiness::NotReady("draining".into())
+        } else {
+            let Status {
+                serving, workers, ..
+            } = status;
+            Readiness::NotReady(format!("{serving} of {workers} workers are ready").into())
+        }
     }
 }
 
@@ -416,6 +434,7 @@ mod tests {
     use super::*;
     use crate::app::LocalAddr;
     use crate::config::Bind;
+    use crate::metrics::{Family, Metrics, Sample, Value};
     use crate::supervisor::channel::{FailureKind, Ready, WorkerChannel};
 
     /// The worker process of the tests below: this test binary, run again. What it does is written in
@@ -461,11 +480,12 @@ mod tests {
         let ready = FromWorker::Ready(Ready::default());
         sender.send(&ready).await.unwrap();
         let pid = std::process::id();
+        let metrics = Metrics::new(&[]);
         loop {
             tokio::select! {
                 message = receiver.recv() => match message.unwrap() {
                     Some(ToWorker::Collect) => {
-                        let counters = FromWorker::Counters(Snapshot::default());
+                        let counters = FromWorker::Counters(metrics.snapshot());
                         sender.send(&counters).await.unwrap();
                     }
                     Some(ToWorker::Drain) => return 0,
@@ -577,6 +597,15 @@ mod tests {
         async fn stop(self) {
             self.signals.send(Signal::Terminate).unwrap();
             self.end().await.unwrap();
+        }
+    }
+
+    /// How many workers have contributed to a snapshot.
+    fn workers(snapshot: &Snapshot) -> u64 {
+        let family = |sample: &&Sample| sample.family == Family::Workers;
+        match snapshot.samples.iter().find(family).map(|it| &it.value) {
+            Some(Value::Number(number)) => *number,
+            _ => 0,
         }
     }
 
@@ -696,8 +725,10 @@ mod tests {
     #[tokio::test]
     async fn counters_are_collected_from_every_worker() {
         let server = Fixture::running(2).await;
-        let snapshot = tokio::join!(server.control.collect(), server.control.collect());
-        assert_eq!(snapshot, (Snapshot::default(), Snapshot::default()));
+        let (first, second) = tokio::join!(server.control.snapshot(), server.control.snapshot());
+        assert_eq!(workers(&first), 2);
+        assert_eq!(workers(&second), 2);
+        assert_eq!(server.control.readiness(), Readiness::Ready);
         server.stop().await;
     }
 
