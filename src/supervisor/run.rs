@@ -15,8 +15,6 @@ use tracing::{debug, error, info, warn};
 use super::channel::{AppReport, Failure, FromWorker, Start, ToWorker};
 use super::child::{Children, Notice, WorkerCommand};
 use super::{Action, Event, Level, Plan, Signal, Status, Supervisor, WorkerId, banner, signals};
-use crate::admin::{Provider, Readiness};
-use crate::app::BoxFuture;
 use crate::config::Config;
 use crate::dispatch::Dispatcher;
 use crate::drain::Drain;
@@ -121,29 +119,12 @@ impl Control {
     pub fn status(&self) -> Status {
         *self.status.borrow()
     }
-}
-
-impl Provider for Control {
     /// The counters of all workers, those that are gone included. Takes at most half a second.
-    fn snapshot(&self) -> BoxFuture<'_, Snapshot> {
+    pub async fn collect(&self) -> Snapshot {
         let (reply, snapshot) = oneshot::channel();
         // Neither fails before the supervisor ends, and then there is nothing left to count.
         let _ = self.requests.send(reply);
-        Box::pin(async { snapshot.await.unwrap_or_default() })
-    }
-
-    fn readiness(&self) -> Readiness {
-        let status = self.status();
-        if status.ready {
-            Readiness::Ready
-        } else if status.stopping {
-            Readiness::NotReady("draining".into())
-        } else {
-            let Status {
-                serving, workers, ..
-            } = status;
-            Readiness::NotReady(format!("{serving} of {workers} workers are ready").into())
-        }
+        snapshot.await.unwrap_or_default()
     }
 }
 
@@ -725,10 +706,9 @@ mod tests {
     #[tokio::test]
     async fn counters_are_collected_from_every_worker() {
         let server = Fixture::running(2).await;
-        let (first, second) = tokio::join!(server.control.snapshot(), server.control.snapshot());
+        let (first, second) = tokio::join!(server.control.collect(), server.control.collect());
         assert_eq!(workers(&first), 2);
         assert_eq!(workers(&second), 2);
-        assert_eq!(server.control.readiness(), Readiness::Ready);
         server.stop().await;
     }
 
