@@ -347,7 +347,7 @@ impl Supervisor {
                     self.actions.push(Action::Announce);
                 }
             }
-            _ => self.log(Level::Info, id, "ready"),
+            _ => self.log(Level::Info, id, "a worker is ready"),
         }
     }
 
@@ -390,7 +390,7 @@ impl Supervisor {
         self.log(
             Level::Info,
             id,
-            "drains on its own; another takes its place",
+            "a worker drains on its own; another takes its place",
         );
         // Never at once: who signals the whole process group is about to stop the supervisor too.
         self.vacate(slot, was);
@@ -414,7 +414,7 @@ impl Supervisor {
                 self.died(id, &worker, was, FailureKind::Application, cause);
             }
             (None, Some((_, failure))) => self.warn(id, &failure),
-            (None, None) if status.success() => self.log(Level::Info, id, "stopped"),
+            (None, None) if status.success() => self.log(Level::Info, id, "a worker stopped"),
             (None, None) => {
                 let problem = format!("a worker {} while it stopped", describe(status));
                 self.warn(id, &Failure::new(problem));
@@ -603,13 +603,21 @@ impl Supervisor {
                     self.kill(id);
                 }
                 State::Leaving { until } if until <= self.now => {
-                    self.log(Level::Warning, id, "did not stop in time and is killed");
+                    self.log(
+                        Level::Warning,
+                        id,
+                        "a worker did not stop in time and is killed",
+                    );
                     self.kill(id);
                 }
                 State::Dying { until, .. } if until <= self.now => self.kill(id),
                 State::Killed { until, .. } if until <= self.now => {
                     // In an uninterruptible system call. It holds nobody up: it is out of the count.
-                    self.log(Level::Error, id, "cannot be killed and is left behind");
+                    self.log(
+                        Level::Error,
+                        id,
+                        "a worker cannot be killed and is left behind",
+                    );
                     self.exited(id, ExitStatus::from_raw(KILLED));
                 }
                 _ => {}

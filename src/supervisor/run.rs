@@ -209,12 +209,15 @@ impl Server {
             let wake = self.began + self.supervisor.wake_at();
             let collected = self.collection.as_ref().map_or(wake, |it| it.until);
             ended = tokio::select! {
-                Some((worker, notice)) = self.notices.recv() => self.notice(worker, notice, &announce),
+                // A signal to the whole process group ends workers too: what is asked for comes first,
+                // or their deaths would be held against the application.
+                biased;
                 Some(signal) = signals.recv() => self.step(Event::Signal(signal), &announce),
                 _ = child_ended.recv() => {
                     self.children.reap();
                     None
                 }
+                Some((worker, notice)) = self.notices.recv() => self.notice(worker, notice, &announce),
                 Some(reply) = self.requests.recv() => {
                     self.collect(reply);
                     None
