@@ -219,6 +219,9 @@ impl Provider for supervisor::Control {
         if status.ready {
             return Readiness::Ready;
         }
+        if status.stopping {
+            return Readiness::NotReady("draining".into());
+        }
         let reason = format!("{} of {} workers serve", status.serving, status.workers);
         Readiness::NotReady(reason.into())
     }
