@@ -276,7 +276,12 @@ impl Server {
                 }
             }
         }
-        self.status.send_replace(self.supervisor.status());
+        let status = self.supervisor.status();
+        if status.stopping {
+            // Whoever connects now goes to another server, or learns that there is none.
+            self.listeners = [].into();
+        }
+        self.status.send_replace(status);
         None
     }
 
