@@ -269,6 +269,8 @@ impl Provider for InProcess {
 
 #[cfg(test)]
 mod tests {
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
 
     async fn provider() -> InProcess {
@@ -279,10 +281,7 @@ mod tests {
         app.begin();
         InProcess {
             metrics,
-            drain: Drain::new(
-                tokio::runtime::Handle::current(),
-                tokio_util::sync::CancellationToken::new(),
-            ),
+            drain: Drain::new(tokio::runtime::Handle::current(), CancellationToken::new()),
         }
     }
 
