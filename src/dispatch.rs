@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, SERVER, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 use tracing::{debug, error, warn};
@@ -148,13 +148,13 @@ impl Dispatcher {
         record.routed(app, &at);
         let mut body = Body::from(incoming);
         body.read_ahead().await;
-        let request = Request {
+        let request = Box::new(Request {
             head,
             body,
             at,
             origin: forwarded.origin,
             conn,
-        };
+        });
         if upgrade {
             return Ok(self.connect(app, request, &record.control).await);
         }
@@ -165,7 +165,7 @@ impl Dispatcher {
     async fn connect(
         self: &Arc<Self>,
         app: &Arc<App>,
-        mut request: Request,
+        mut request: Box<Request>,
         control: &Arc<Control>,
     ) -> Response {
         request.head.extensions.insert(Arc::clone(control));
