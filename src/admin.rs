@@ -15,8 +15,12 @@ use serde_json::json;
 
 use crate::app::{AppError, Application, BoxFuture, Description, Interface, Request, Response};
 use crate::body::Body;
+use crate::config::Config;
+use crate::dispatch::Dispatcher;
 use crate::drain::Drain;
 use crate::metrics::{Family, Metrics, Snapshot, Value, export};
+use crate::route::{App, Router, Rule};
+use crate::supervisor;
 
 /// Where the endpoint gets what it reports.
 pub trait Provider: Send + Sync + fmt::Debug + 'static {
@@ -205,6 +209,40 @@ impl<'a> Summary<'a> {
     }
 }
 
+impl Provider for supervisor::Control {
+    fn snapshot(&self) -> BoxFuture<'_, Snapshot> {
+        Box::pin(self.collect())
+    }
+
+    fn readiness(&self) -> Readiness {
+        let status = self.status();
+        if status.ready {
+            return Readiness::Ready;
+        }
+        let reason = format!("{} of {} workers serve", status.serving, status.workers);
+        Readiness::NotReady(reason.into())
+    }
+}
+
+/// Serves the endpoint as the one application of its listener; its requests are counted nowhere.
+pub fn dispatcher(
+    config: Arc<Config>,
+    provider: Arc<dyn Provider>,
+    drain: Drain,
+) -> Arc<Dispatcher> {
+    let metrics = Metrics::new(&["admin".into()]);
+    let rules = metrics.apps().iter().map(|metrics| {
+        let app = App {
+            name: Arc::clone(metrics.name()),
+            application: Arc::new(Admin::new(Arc::clone(&provider))),
+            metrics: Arc::clone(metrics),
+        };
+        Rule::mount(Arc::new(app), "", None)
+    });
+    let router = Router::new(rules.collect(), "");
+    Dispatcher::new(config, router, metrics, None, drain)
+}
+
 /// The registry of a server without a supervisor.
 #[derive(Debug)]
 pub struct InProcess {
@@ -228,8 +266,6 @@ impl Provider for InProcess {
 
 #[cfg(test)]
 mod tests {
-    use tokio_util::sync::CancellationToken;
-
     use super::*;
 
     async fn provider() -> InProcess {
@@ -240,7 +276,10 @@ mod tests {
         app.begin();
         InProcess {
             metrics,
-            drain: Drain::new(tokio::runtime::Handle::current(), CancellationToken::new()),
+            drain: Drain::new(
+                tokio::runtime::Handle::current(),
+                tokio_util::sync::CancellationToken::new(),
+            ),
         }
     }
 

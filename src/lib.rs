@@ -27,3 +27,5 @@ pub mod ws;
 pub mod worker;
 pub mod cli;
 pub mod error;
+pub mod command;
+pub mod logging;

@@ -56,12 +56,14 @@ pub struct Started {
     pub ready: Ready,
     /// The registry that it counts in.
     pub metrics: Arc<Metrics>,
+    /// Cancelled when the worker has drained and its applications have stopped.
+    pub finished: CancellationToken,
 }
 
 /// Runs one worker on this thread until `stop` is cancelled and everything has drained.
 ///
 /// `report` is called once, with what failed or when everything has started; its future runs beside the
-/// worker and ends with it.
+/// worker and must end once [`Started::finished`] is cancelled.
 ///
 /// # Errors
 /// Where the system has no thread or descriptor to give.
@@ -84,11 +86,13 @@ where
         };
         match started {
             Ok(worker) => {
-                let beside = report(Ok(worker.started()));
-                tokio::select! {
-                    () = worker.serve(listeners) => {}
-                    () = async { beside.await; std::future::pending().await } => {}
-                }
+                let started = worker.started();
+                let finished = started.finished.clone();
+                let serve = async {
+                    worker.serve(listeners).await;
+                    finished.cancel();
+                };
+                tokio::join!(serve, report(Ok(started)));
             }
             Err(error) => report(Err(error)).await,
         }
@@ -192,6 +196,7 @@ impl Worker {
         Started {
             ready: self.ready.clone(),
             metrics: Arc::clone(self.dispatcher.metrics()),
+            finished: CancellationToken::new(),
         }
     }
 
@@ -222,7 +227,7 @@ impl Worker {
     }
 }
 
-async fn accept(acceptor: Acceptor, dispatcher: Arc<Dispatcher>) {
+pub(crate) async fn accept(acceptor: Acceptor, dispatcher: Arc<Dispatcher>) {
     let drain = dispatcher.drain().clone();
     loop {
         let (stream, conn) = tokio::select! {

@@ -1,5 +1,6 @@
 //! The extension module: Python's side of the server, as thin as it can be.
 
+mod command;
 mod host;
 mod server;
 
@@ -7,6 +8,8 @@ mod server;
 mod _twinspan {
     use pyo3::prelude::*;
 
+    #[pymodule_export]
+    use crate::command::run;
     #[pymodule_export]
     use crate::server::Server;
 

@@ -96,8 +96,12 @@ impl RouteListing {
                     line: None,
                     exact: true,
                 });
-                let serves_websockets = report.description.interface != Interface::Wsgi;
-                claims.prefixes.push((prefix, &rule.app, serves_websockets));
+                claims.prefixes.push(TakenPrefix {
+                    prefix,
+                    app: &rule.app,
+                    websockets: report.description.interface != Interface::Wsgi,
+                    cut_off: matches!(rule.matches, RuleMatch::Mount(_)) && !prefix.is_empty(),
+                });
             }
         }
         let apps = config
@@ -118,10 +122,19 @@ impl RouteListing {
 /// What earlier rules have taken.
 #[derive(Debug, Default)]
 struct Claims<'a> {
-    /// Prefix, application, and whether it takes WebSockets too.
-    prefixes: Vec<(&'a str, &'a str, bool)>,
+    prefixes: Vec<TakenPrefix<'a>>,
     /// Who answers a method of a path; `""` stands for every method.
     methods: HashMap<(String, RouteKind), Vec<(String, &'a str)>>,
+}
+
+/// Everything below a prefix.
+#[derive(Debug)]
+struct TakenPrefix<'a> {
+    prefix: &'a str,
+    app: &'a str,
+    websockets: bool,
+    /// The application does not see the prefix.
+    cut_off: bool,
 }
 
 impl<'a> Claims<'a> {
@@ -147,48 +160,44 @@ impl<'a> Claims<'a> {
             line: route.line,
             exact: route.exact,
         };
-        let taken = self.prefixes.iter().find(|(prefix, _, websockets)| {
-            is_below(path, prefix) && (*websockets || route.kind == RouteKind::Http)
+        let taken = self.prefixes.iter().find(|taken| {
+            is_below(path, taken.prefix) && (taken.websockets || route.kind == RouteKind::Http)
         });
-        if let Some((_, app, _)) = taken {
-            rows.push(row(route.methods.clone(), Some(app)));
+        if let Some(taken) = taken {
+            // Where nothing is cut off, an application meets itself and the route is listed already.
+            if taken.cut_off || taken.app != rule.app {
+                rows.push(row(route.methods.clone(), Some(taken.app)));
+            }
             return;
         }
         let claimed = self.methods.entry((shape(path), route.kind)).or_default();
-        let owner = |claimed: &[(String, &'a str)], method: &str| {
-            let found = claimed
-                .iter()
-                .find(|(claimed, _)| claimed == method || claimed.is_empty());
-            found.map(|(_, app)| *app).filter(|app| *app != rule.app)
-        };
-        let Some(methods) = &route.methods else {
-            let owner = owner(claimed, "");
-            rows.push(row(None, owner));
-            if owner.is_none() {
-                claimed.push((String::new(), &rule.app));
-            }
-            return;
-        };
         let mut left = Vec::new();
         let mut lost: Vec<(&str, Vec<String>)> = Vec::new();
-        for method in methods {
-            match owner(claimed, method) {
+        let every = [String::new()];
+        for method in route.methods.as_deref().unwrap_or(&every) {
+            let owner = claimed
+                .iter()
+                .find(|(claimed, _)| claimed == method || claimed.is_empty())
+                .map(|(_, app)| *app);
+            match owner {
                 None => left.push(method.clone()),
+                Some(app) if app == rule.app => {} // Listed already.
                 Some(app) => match lost.iter_mut().find(|(by, _)| *by == app) {
                     Some((_, methods)) => methods.push(method.clone()),
                     None => lost.push((app, vec![method.clone()])),
                 },
             }
         }
+        let named = |methods: Vec<String>| route.methods.is_some().then_some(methods);
         if !left.is_empty() {
             claimed.extend(
                 left.iter()
                     .map(|method| (method.clone(), rule.app.as_str())),
             );
-            rows.push(row(Some(left), None));
+            rows.push(row(named(left), None));
         }
         for (app, methods) in lost {
-            rows.push(row(Some(methods), Some(app)));
+            rows.push(row(named(methods), Some(app)));
         }
     }
 }
@@ -464,6 +473,43 @@ old  GET      /items/<int:id>  new          view (shop.py:7)
                 ("/apiary", "site", None),
                 ("/api/live", "site", None), // A WSGI application takes no WebSockets.
                 ("/*", "site", None),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_route_is_listed_once_under_the_first_rule_that_reaches_it() {
+        let shown = listing(
+            vec![
+                rule("shop", RuleMatch::Path("/live".into())),
+                rule("shop", RuleMatch::Owned),
+                mount("shop", ""),
+            ],
+            &[report(
+                "shop",
+                Interface::Asgi,
+                &["GET /live", "GET /", "* /any"],
+            )],
+        );
+        let rows: Vec<_> = shown
+            .routes
+            .iter()
+            .map(|row| {
+                (
+                    row.path.as_str(),
+                    row.rule.as_str(),
+                    row.answered_by.as_deref(),
+                )
+            })
+            .collect();
+        assert_eq!(
+            rows,
+            [
+                ("/live", "path /live", None),
+                ("/live/*", "path /live", None),
+                ("/", "owned by shop", None),
+                ("/any", "owned by shop", None),
+                ("/*", "catch-all", None),
             ]
         );
     }

@@ -558,6 +558,10 @@ fn from_serde(message: &str, path: &str) -> ConfigError {
         .strip_prefix("invalid type: ")
         .and_then(|rest| rest.split_once(", expected "))
     {
+        let expected = match expected {
+            "a sequence" => "a list",
+            expected => expected,
+        };
         return ConfigError::new(format!("expected {expected}, found {found}"));
     }
     ConfigError::from_text(message)

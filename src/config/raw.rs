@@ -207,7 +207,7 @@ pub struct RawConfig {
 
 /// `[apps.NAME]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table with `app`")]
 pub struct RawApp {
     /// `module:attr`, `module` or `module:factory()`.
     pub app: Target,
@@ -226,7 +226,7 @@ pub struct RawApp {
 
 /// `[[routes]]`: at most one of `mount`, `path` and `when`; with none of them it matches everything.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table with `app`")]
 pub struct RawRoute {
     /// Name of an entry of `[apps]`.
     pub app: String,

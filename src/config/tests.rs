@@ -585,6 +585,14 @@ fn a_wrong_file_is_shown_with_its_line() {
             "error: `apps.a.thread` (twinspan.toml:3): there is no such option\nhint: did you mean `threads`?",
         ),
         (
+            "[apps]\na = \"a:app\"",
+            "error: `apps.a` (twinspan.toml:2): expected a table with `app`, found string \"a:app\"",
+        ),
+        (
+            "routes = 3",
+            "error: `routes` (twinspan.toml:1): expected a list, found integer `3`",
+        ),
+        (
             "[apps.a]\nthreads = 4",
             "error: `apps.a` (twinspan.toml:1): `app` is missing",
         ),

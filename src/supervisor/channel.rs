@@ -7,6 +7,7 @@
 //! The end of the stream is a message too: a worker whose supervisor has died drains and leaves, so
 //! that nothing stays behind that keeps the port.
 
+use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
@@ -28,7 +29,9 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Mutex;
 
 use crate::app::{Description, RouteTable};
+use crate::error::LoadError;
 use crate::listen::Listener;
+use crate::metrics::Snapshot;
 
 /// How often a worker shows that it lives, by [`FromWorker::Heartbeat`].
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
@@ -39,7 +42,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 const MAX_FRAME: usize = 16 << 20;
 const PREFIX: usize = size_of::<u32>();
 /// Linux passes at most 253 descriptors with one message (`SCM_MAX_FD`).
-pub const MAX_LISTENERS: usize = 64;
+const MAX_LISTENERS: usize = 64;
 
 /// The first frame: everything that a worker needs to begin.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -71,7 +74,7 @@ pub enum ToWorker {
 }
 
 /// What a worker tells the supervisor.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FromWorker {
     /// Every application is loaded and started, connections are accepted.
@@ -79,11 +82,11 @@ pub enum FromWorker {
     /// The worker cannot serve and is about to exit.
     Failed {
         kind: FailureKind,
-        message: String,
+        failure: Failure,
     },
     Heartbeat,
     /// The registry of this process; also sent unasked before a worker exits, so that nothing counted is lost.
-    Counters(serde_json::Value),
+    Counters(Snapshot),
     /// The worker drains without having been told, as after a SIGTERM of its own: it wants a successor.
     Draining,
 }
@@ -103,6 +106,51 @@ pub struct AppReport {
     pub description: Description,
     /// The routes of its router, or why they cannot be read.
     pub routes: Result<RouteTable, String>,
+}
+
+/// Why a worker cannot serve, in the parts of an error for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// One sentence without a full stop.
+    pub problem: String,
+    /// The way out, where there is one.
+    pub hint: Option<String>,
+    /// What the application raised, as its language prints it.
+    pub traceback: Option<String>,
+}
+
+impl Failure {
+    pub fn new(problem: impl Into<String>) -> Self {
+        Self {
+            problem: problem.into(),
+            hint: None,
+            traceback: None,
+        }
+    }
+}
+
+/// As the last words of a command.
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(traceback) = &self.traceback {
+            writeln!(f, "{}", traceback.trim_end())?;
+        }
+        write!(f, "error: {}", self.problem)?;
+        if let Some(hint) = &self.hint {
+            write!(f, "\nhint: {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl From<LoadError> for Failure {
+    fn from(error: LoadError) -> Self {
+        Self {
+            problem: format!("application `{}`: {}", error.target, error.problem),
+            hint: error.hint,
+            traceback: error.traceback,
+        }
+    }
 }
 
 /// Whose fault a failed start is; decides the exit code.
@@ -163,16 +211,16 @@ impl WorkerChannel {
             Ok((start, listeners)) => Ok((channel, start, listeners)),
             Err(error) => {
                 // The supervisor is the one who tells people; a channel too broken for it tells enough by ending.
-                let _ = channel.fail(FailureKind::Internal, error.to_string());
+                let _ = channel.fail(FailureKind::Internal, Failure::new(error.to_string()));
                 Err(error)
             }
         }
     }
 
     /// Reports that this worker will not serve. Blocks; for the time before there is a runtime.
-    pub fn fail(self, kind: FailureKind, message: String) -> Result<(), ChannelError> {
+    pub fn fail(&self, kind: FailureKind, failure: Failure) -> Result<(), ChannelError> {
         let mut frame = BytesMut::new();
-        encode(&FromWorker::Failed { kind, message }, &mut frame)?;
+        encode(&FromWorker::Failed { kind, failure }, &mut frame)?;
         Ok((&self.stream).write_all(&frame)?)
     }
 
@@ -215,38 +263,8 @@ impl WorkerChannel {
     }
 }
 
-/// Sends the first message of the supervisor's end.
-///
-/// # Errors
-/// Besides those of the stream, `InvalidInput` for more than [`MAX_LISTENERS`] listeners.
-pub async fn send_start(
-    stream: &mut tokio::net::UnixStream,
-    start: &Start,
-    listeners: &[Listener],
-) -> Result<(), ChannelError> {
-    if listeners.len() > MAX_LISTENERS {
-        let problem = format!("at most {MAX_LISTENERS} addresses can be listened on");
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, problem).into());
-    }
-    let mut frame = BytesMut::new();
-    let opening = Opening {
-        version: VERSION.into(),
-        listeners: listeners.len(),
-        start,
-    };
-    encode(&opening, &mut frame)?;
-    let fds: Vec<_> = listeners.iter().map(AsFd::as_fd).collect();
-    let sent = stream
-        .async_io(Interest::WRITABLE, || {
-            send_with_fds(stream.as_fd(), &frame, &fds)
-        })
-        .await?;
-    frame.advance(sent);
-    Ok(stream.write_all(&frame).await?)
-}
-
 /// Splits a connected stream into its two directions.
-pub fn split<O, I>(stream: tokio::net::UnixStream) -> (Sender<O>, Receiver<I>) {
+pub(super) fn split<O, I>(stream: tokio::net::UnixStream) -> (Sender<O>, Receiver<I>) {
     let (reading, writing) = stream.into_split();
     let sender = Sender {
         outgoing: Arc::new(Mutex::new(Outgoing {
@@ -290,10 +308,49 @@ impl<M: Serialize> Sender<M> {
     /// Sends one message. Dropping the future never leaves half of one: the rest follows with the next.
     pub async fn send(&self, message: &M) -> Result<(), ChannelError> {
         let mut outgoing = self.outgoing.lock().await;
+        encode(message, &mut outgoing.unsent)?;
+        outgoing.flush().await
+    }
+}
+
+impl Sender<ToWorker> {
+    /// Sends the first message.
+    ///
+    /// # Errors
+    /// Besides those of the stream, `InvalidInput` for more listeners than one message can carry (64).
+    pub(super) async fn send_start(
+        &self,
+        start: &Start,
+        listeners: &[Listener],
+    ) -> Result<(), ChannelError> {
+        if listeners.len() > MAX_LISTENERS {
+            let problem = format!("at most {MAX_LISTENERS} addresses can be listened on");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, problem).into());
+        }
+        let mut outgoing = self.outgoing.lock().await;
         let Outgoing { stream, unsent } = &mut *outgoing;
-        encode(message, unsent)?;
-        while unsent.has_remaining() {
-            stream.write_buf(unsent).await?;
+        let opening = Opening {
+            version: VERSION.into(),
+            listeners: listeners.len(),
+            start,
+        };
+        encode(&opening, unsent)?;
+        let fds: Vec<_> = listeners.iter().map(AsFd::as_fd).collect();
+        let stream: &tokio::net::UnixStream = (*stream).as_ref();
+        let sent = stream
+            .async_io(Interest::WRITABLE, || {
+                send_with_fds(stream.as_fd(), unsent, &fds)
+            })
+            .await?;
+        unsent.advance(sent);
+        outgoing.flush().await
+    }
+}
+
+impl Outgoing {
+    async fn flush(&mut self) -> Result<(), ChannelError> {
+        while self.unsent.has_remaining() {
+            self.stream.write_buf(&mut self.unsent).await?;
         }
         Ok(())
     }
@@ -326,7 +383,7 @@ impl<M: DeserializeOwned> Receiver<M> {
     }
 
     /// Takes the next message that has arrived already; `None` when there is no more.
-    pub fn try_recv(&mut self) -> Result<Option<M>, ChannelError> {
+    pub(super) fn try_recv(&mut self) -> Result<Option<M>, ChannelError> {
         loop {
             if let Some(message) = decode(&mut self.buffer)? {
                 return Ok(Some(message));
@@ -467,18 +524,17 @@ mod tests {
     async fn failure(supervisor: tokio::net::UnixStream) -> String {
         let (_sender, mut receiver) = split::<ToWorker, FromWorker>(supervisor);
         match receiver.recv().await.unwrap() {
-            Some(FromWorker::Failed { message, .. }) => message,
+            Some(FromWorker::Failed { failure, .. }) => failure.problem,
             other => panic!("{other:?} instead of a failure"),
         }
     }
 
     #[tokio::test]
     async fn a_worker_gets_its_configuration_and_the_listening_sockets() {
-        let (mut supervisor, worker) = pair();
+        let (supervisor, worker) = pair();
+        let supervisor = split::<ToWorker, FromWorker>(supervisor);
         let listeners = [listener(), listener()];
-        send_start(&mut supervisor, &start(), &listeners)
-            .await
-            .unwrap();
+        supervisor.0.send_start(&start(), &listeners).await.unwrap();
         let (_channel, got, inherited) = open(worker).await.unwrap();
         assert_eq!(got.config, start().config);
         assert_eq!((got.slot, got.generation), (2, 7));
@@ -490,8 +546,11 @@ mod tests {
 
     #[tokio::test]
     async fn passed_descriptors_do_not_leak_into_programs_that_the_application_starts() {
-        let (mut supervisor, worker) = pair();
-        send_start(&mut supervisor, &start(), &[listener()])
+        let (supervisor, worker) = pair();
+        let supervisor = split::<ToWorker, FromWorker>(supervisor);
+        supervisor
+            .0
+            .send_start(&start(), &[listener()])
             .await
             .unwrap();
         let (_channel, _, inherited) = open(worker).await.unwrap();
@@ -501,13 +560,16 @@ mod tests {
 
     #[tokio::test]
     async fn a_configuration_larger_than_the_socket_buffer_arrives_whole() {
-        let (mut supervisor, worker) = pair();
+        let (supervisor, worker) = pair();
+        let supervisor = split::<ToWorker, FromWorker>(supervisor);
         let large = Start {
             config: json!("x".repeat(4 << 20)),
             ..start()
         };
         let opened = tokio::spawn(open(worker));
-        send_start(&mut supervisor, &large, &[listener()])
+        supervisor
+            .0
+            .send_start(&large, &[listener()])
             .await
             .unwrap();
         let (_channel, got, inherited) = opened.await.unwrap().unwrap();
@@ -517,34 +579,34 @@ mod tests {
 
     #[tokio::test]
     async fn both_directions_carry_messages_in_order() {
-        let (mut supervisor, worker) = pair();
-        send_start(&mut supervisor, &start(), &[]).await.unwrap();
+        let (supervisor, worker) = pair();
+        let supervisor = split::<ToWorker, FromWorker>(supervisor);
+        supervisor.0.send_start(&start(), &[]).await.unwrap();
         let (channel, _, _) = open(worker).await.unwrap();
         let (from_worker, mut at_worker) = channel.split().unwrap();
-        let (to_worker, mut at_supervisor) = split::<ToWorker, FromWorker>(supervisor);
+        let (to_worker, mut at_supervisor) = supervisor;
 
         to_worker.send(&ToWorker::Collect).await.unwrap();
         to_worker.send(&ToWorker::Drain).await.unwrap();
         assert_eq!(at_worker.recv().await.unwrap(), Some(ToWorker::Collect));
         assert_eq!(at_worker.recv().await.unwrap(), Some(ToWorker::Drain));
 
-        let messages = [
+        for message in [
             FromWorker::Ready(Ready::default()),
-            FromWorker::Heartbeat,
-            FromWorker::Counters(json!([1, 2])),
-        ];
-        for message in &messages {
-            from_worker.send(message).await.unwrap();
-        }
-        for message in messages {
-            assert_eq!(at_supervisor.recv().await.unwrap(), Some(message));
+            FromWorker::Counters(Snapshot::default()),
+            FromWorker::Draining,
+        ] {
+            from_worker.send(&message).await.unwrap();
+            let received = at_supervisor.recv().await.unwrap().unwrap();
+            assert_eq!(format!("{received:?}"), format!("{message:?}"));
         }
     }
 
     #[tokio::test]
     async fn the_end_of_either_side_is_seen_by_the_other() {
-        let (mut supervisor, worker) = pair();
-        send_start(&mut supervisor, &start(), &[]).await.unwrap();
+        let (supervisor, worker) = pair();
+        let supervisor = split::<ToWorker, FromWorker>(supervisor);
+        supervisor.0.send_start(&start(), &[]).await.unwrap();
         let (channel, _, _) = open(worker).await.unwrap();
         let (_from_worker, mut at_worker) = channel.split().unwrap();
         drop(supervisor);
@@ -578,14 +640,14 @@ mod tests {
         let (_, mut receiver) = split::<ToWorker, FromWorker>(supervisor);
         let channel = WorkerChannel { stream: worker };
         channel
-            .fail(FailureKind::Application, "no module".into())
+            .fail(FailureKind::Application, Failure::new("no module"))
             .unwrap();
         receiver.stream.readable().await.unwrap();
         assert!(matches!(
             receiver.try_recv().unwrap(),
             Some(FromWorker::Failed { .. })
         ));
-        assert_eq!(receiver.try_recv().unwrap(), None);
+        assert!(receiver.try_recv().unwrap().is_none());
     }
 
     #[tokio::test]

@@ -7,7 +7,11 @@
 //! returns actions, knows no clock and does no IO. The loop around it ([`run`]) turns processes,
 //! channels and signals into events, and actions into processes, messages and signals.
 
+mod banner;
 pub mod channel;
+mod child;
+mod run;
+mod signals;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -16,7 +20,10 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use crate::error::Exit;
-use channel::FailureKind;
+use channel::{Failure, FailureKind};
+
+pub use child::WorkerCommand;
+pub use run::{Control, ServerError, run};
 
 /// A worker that is not heard of for this long is killed. Its heartbeat comes from a thread that no
 /// application can hold up, so that only a stopped or broken process is silent.
@@ -30,7 +37,8 @@ const STABLE_AFTER: Duration = Duration::from_secs(10);
 const CRASH_LOOP_DEATHS: u32 = 6;
 /// A worker bounds its own drain; it is killed only when it does not keep its word.
 const DRAIN_MARGIN: Duration = Duration::from_secs(15);
-/// For a worker that has said why it fails, or closed its channel, and only has to exit.
+/// For a worker that only has to exit: it has said why it fails, has closed its channel, or is told to
+/// leave before it serves.
 const EXIT_LIMIT: Duration = Duration::from_secs(5);
 /// A longer time between two steps means that the supervisor itself was stopped (Ctrl-Z, a paused
 /// machine), its workers probably with it: their silence then proves nothing.
@@ -69,7 +77,7 @@ pub enum Event {
     Failed {
         worker: WorkerId,
         kind: FailureKind,
-        message: String,
+        failure: Failure,
     },
     /// The worker has said anything at all.
     Heard(WorkerId),
@@ -123,7 +131,7 @@ pub enum Action {
     /// Every worker is gone; nothing follows.
     Exit {
         exit: Exit,
-        cause: Option<String>,
+        cause: Option<Failure>,
     },
 }
 
@@ -144,7 +152,10 @@ pub struct Status {
     pub serving: usize,
     /// Workers that there should be.
     pub workers: usize,
+    /// Counts the reloads that were asked for.
     pub generation: u64,
+    /// Workers of an older generation are being replaced.
+    pub reloading: bool,
 }
 
 /// The decisions of the parent process.
@@ -169,7 +180,7 @@ enum Phase {
     Running,
     Stopping {
         exit: Exit,
-        cause: Option<String>,
+        cause: Option<Failure>,
     },
     Ended,
 }
@@ -189,7 +200,7 @@ struct Worker {
     generation: u64,
     state: State,
     /// What it said before its death.
-    last_words: Option<(FailureKind, String)>,
+    last_words: Option<(FailureKind, Failure)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -253,8 +264,8 @@ impl Supervisor {
             Event::Failed {
                 worker,
                 kind,
-                message,
-            } => self.failed(worker, kind, message),
+                failure,
+            } => self.failed(worker, kind, failure),
             Event::Heard(worker) => self.heard(worker),
             Event::Draining(worker) => self.left(worker),
             Event::ChannelClosed(worker) => self.doom(worker),
@@ -292,6 +303,7 @@ impl Supervisor {
             serving,
             workers: self.slots.len(),
             generation: self.generation,
+            reloading: !self.outdated.is_empty(),
         }
     }
 
@@ -337,9 +349,9 @@ impl Supervisor {
         }
     }
 
-    fn failed(&mut self, id: WorkerId, kind: FailureKind, message: String) {
+    fn failed(&mut self, id: WorkerId, kind: FailureKind, failure: Failure) {
         if let Some(worker) = self.workers.get_mut(&id) {
-            worker.last_words = Some((kind, message));
+            worker.last_words = Some((kind, failure));
             self.doom(id);
         }
     }
@@ -357,7 +369,7 @@ impl Supervisor {
     fn doom(&mut self, id: WorkerId) {
         let until = self.now + EXIT_LIMIT;
         if let Some(worker) = self.workers.get_mut(&id)
-            && let Some(was) = worker.was()
+            && let Some(was) = worker.lives()
         {
             worker.state = State::Dying { until, was };
         }
@@ -368,7 +380,7 @@ impl Supervisor {
         let Some(worker) = self.workers.get_mut(&id) else {
             return;
         };
-        let Some(was) = worker.was() else { return };
+        let Some(was) = worker.lives() else { return };
         let slot = worker.slot;
         worker.state = State::Leaving {
             until: self.now + self.plan.graceful + DRAIN_MARGIN,
@@ -384,7 +396,7 @@ impl Supervisor {
 
     fn spawn_failed(&mut self, id: WorkerId, problem: &str) {
         if let Some(worker) = self.workers.remove(&id) {
-            let cause = format!("a worker process could not be started: {problem}");
+            let cause = Failure::new(format!("a worker process could not be started: {problem}"));
             self.died(id, &worker, Was::Starting, FailureKind::Internal, cause);
         }
     }
@@ -393,30 +405,23 @@ impl Supervisor {
         let Some(mut worker) = self.workers.remove(&id) else {
             return;
         };
-        let was = match worker.state {
-            State::Starting { .. } => Some(Was::Starting),
-            State::Serving { since, .. } => Some(Was::ServingSince(since)),
-            State::Dying { was, .. } => Some(was),
-            State::Killed { was, .. } => was,
-            State::Leaving { .. } => None,
-        };
-        match (was, worker.last_words.take()) {
-            (Some(was), Some((kind, message))) => self.died(id, &worker, was, kind, message),
+        match (worker.dies(), worker.last_words.take()) {
+            (Some(was), Some((kind, cause))) => self.died(id, &worker, was, kind, cause),
             (Some(was), None) => {
-                let cause = format!("a worker {}", describe(status));
+                let cause = Failure::new(format!("a worker {}", describe(status)));
                 self.died(id, &worker, was, FailureKind::Application, cause);
             }
-            (None, Some((_, message))) => self.warn(id, &message),
+            (None, Some((_, failure))) => self.warn(id, &failure),
             (None, None) if status.success() => self.log(Level::Info, id, "stopped"),
             (None, None) => {
                 let problem = format!("a worker {} while it stopped", describe(status));
-                self.warn(id, &problem);
+                self.warn(id, &Failure::new(problem));
             }
         }
     }
 
     /// A worker is gone that should not be.
-    fn died(&mut self, id: WorkerId, worker: &Worker, was: Was, kind: FailureKind, cause: String) {
+    fn died(&mut self, id: WorkerId, worker: &Worker, was: Was, kind: FailureKind, cause: Failure) {
         match self.phase {
             Phase::Starting => {
                 let exit = match kind {
@@ -427,7 +432,7 @@ impl Supervisor {
                 self.stop(exit, Some(cause));
             }
             Phase::Running => {
-                self.log(Level::Error, id, &cause);
+                self.log(Level::Error, id, &for_log(&cause));
                 if was == Was::Starting
                     && worker.generation == self.generation
                     && self.outdated.front() == Some(&worker.slot)
@@ -437,7 +442,7 @@ impl Supervisor {
                 if self.find(worker.slot, Worker::occupies).is_none() {
                     let pause = self.vacate(worker.slot, was);
                     if self.is_hopeless() {
-                        self.stop(Exit::CrashLoop, Some(crash_loop(&cause)));
+                        self.stop(Exit::CrashLoop, Some(crash_loop(cause)));
                     } else {
                         self.say(format!("another worker starts in {pause:?}"));
                     }
@@ -472,7 +477,7 @@ impl Supervisor {
         };
         let stable = match was {
             Was::Starting => false,
-            Was::ServingSince(since) => now - since >= STABLE_AFTER,
+            Was::ServingSince(since) => now.saturating_sub(since) >= STABLE_AFTER,
         };
         slot.deaths = if stable { 1 } else { slot.deaths + 1 };
         let doublings = (slot.deaths - 1).min(16);
@@ -490,13 +495,12 @@ impl Supervisor {
     fn signal(&mut self, signal: Signal) {
         let stopping = matches!(self.phase, Phase::Stopping { .. });
         match signal {
-            Signal::Hangup if stopping => {}
+            Signal::Hangup | Signal::Terminate if stopping => {}
             Signal::Hangup => {
                 self.generation += 1;
                 self.outdated = (0..self.slots.len()).collect();
                 self.say("reloading: workers are replaced one by one");
             }
-            Signal::Terminate if stopping => {}
             Signal::Terminate => {
                 self.say("stopping: requests in flight may finish");
                 self.stop(Exit::Success, None);
@@ -514,14 +518,14 @@ impl Supervisor {
         }
     }
 
-    fn stop(&mut self, exit: Exit, cause: Option<String>) {
+    fn stop(&mut self, exit: Exit, cause: Option<Failure>) {
         self.begin_stop(exit, cause);
         for id in self.ids() {
             self.drain(id);
         }
     }
 
-    fn begin_stop(&mut self, exit: Exit, cause: Option<String>) {
+    fn begin_stop(&mut self, exit: Exit, cause: Option<Failure>) {
         if matches!(self.phase, Phase::Starting | Phase::Running) {
             self.phase = Phase::Stopping { exit, cause };
             self.outdated.clear();
@@ -539,31 +543,32 @@ impl Supervisor {
 
     /// Tells a worker to leave, unless it is about to go anyway.
     fn drain(&mut self, id: WorkerId) {
-        let until = self.now + self.plan.graceful + DRAIN_MARGIN;
-        if let Some(worker) = self.workers.get_mut(&id)
-            && worker.was().is_some()
-        {
-            worker.state = State::Leaving { until };
-            self.actions.push(Action::Drain(id));
-        }
+        let Some(worker) = self.workers.get_mut(&id) else {
+            return;
+        };
+        let limit = match worker.lives() {
+            // It has no request to finish, and an import can take for ever.
+            Some(Was::Starting) => EXIT_LIMIT,
+            Some(Was::ServingSince(_)) => self.plan.graceful + DRAIN_MARGIN,
+            None => return,
+        };
+        worker.state = State::Leaving {
+            until: self.now + limit,
+        };
+        self.actions.push(Action::Drain(id));
     }
 
     fn kill(&mut self, id: WorkerId) {
         let Some(worker) = self.workers.get_mut(&id) else {
             return;
         };
-        let was = match worker.state {
-            State::Killed { .. } => return,
-            State::Starting { .. } => Some(Was::Starting),
-            State::Serving { since, .. } => Some(Was::ServingSince(since)),
-            State::Dying { was, .. } => Some(was),
-            State::Leaving { .. } => None,
-        };
-        worker.state = State::Killed {
-            until: self.now + EXIT_LIMIT,
-            was,
-        };
-        self.actions.push(Action::Kill(id));
+        if !matches!(worker.state, State::Killed { .. }) {
+            worker.state = State::Killed {
+                until: self.now + EXIT_LIMIT,
+                was: worker.dies(),
+            };
+            self.actions.push(Action::Kill(id));
+        }
     }
 
     fn enforce_limits(&mut self) {
@@ -576,17 +581,22 @@ impl Supervisor {
                     let limit = self.plan.startup;
                     worker.last_words = Some((
                         FailureKind::Application,
-                        format!("a worker was not ready within {limit:?} and was killed"),
+                        Failure {
+                            hint: Some("raise `--timeout-startup` if it needs more time".into()),
+                            ..Failure::new(format!(
+                                "a worker was not ready within {limit:?} and was killed"
+                            ))
+                        },
                     ));
                     self.kill(id);
                 }
                 State::Serving { heard, .. } if heard + SILENCE_LIMIT <= self.now => {
                     worker.last_words = Some((
                         FailureKind::Internal,
-                        format!(
+                        Failure::new(format!(
                             "a worker gave no sign of life for {} s and was killed",
                             SILENCE_LIMIT.as_secs()
-                        ),
+                        )),
                     ));
                     self.kill(id);
                 }
@@ -710,11 +720,11 @@ impl Supervisor {
 
     /// Logs what goes wrong during a stop, unless it is what the stop is for: workers of one application
     /// all fail alike.
-    fn warn(&mut self, worker: WorkerId, message: &str) {
+    fn warn(&mut self, worker: WorkerId, failure: &Failure) {
         let known =
-            matches!(&self.phase, Phase::Stopping { cause: Some(cause), .. } if cause == message);
+            matches!(&self.phase, Phase::Stopping { cause: Some(cause), .. } if cause == failure);
         if !known {
-            self.log(Level::Warning, worker, message);
+            self.log(Level::Warning, worker, &for_log(failure));
         }
     }
 
@@ -732,22 +742,27 @@ impl Worker {
         matches!(self.state, State::Serving { .. })
     }
 
-    /// Whether its slot needs nobody else.
-    fn occupies(&self) -> bool {
-        match self.state {
-            State::Starting { .. } | State::Serving { .. } | State::Dying { .. } => true,
-            State::Killed { was, .. } => was.is_some(),
-            State::Leaving { .. } => false,
-        }
-    }
-
     /// What it is; `None` when it is on its way out already.
-    fn was(&self) -> Option<Was> {
+    fn lives(&self) -> Option<Was> {
         match self.state {
             State::Starting { .. } => Some(Was::Starting),
             State::Serving { since, .. } => Some(Was::ServingSince(since)),
             State::Leaving { .. } | State::Dying { .. } | State::Killed { .. } => None,
         }
+    }
+
+    /// What it was, if its exit is a death: not one that was asked for.
+    fn dies(&self) -> Option<Was> {
+        match self.state {
+            State::Dying { was, .. } => Some(was),
+            State::Killed { was, .. } => was,
+            State::Starting { .. } | State::Serving { .. } | State::Leaving { .. } => self.lives(),
+        }
+    }
+
+    /// Whether its slot needs nobody else: its death will say when the next one comes.
+    fn occupies(&self) -> bool {
+        self.dies().is_some()
     }
 }
 
@@ -757,11 +772,29 @@ impl fmt::Display for WorkerId {
     }
 }
 
-fn crash_loop(cause: &str) -> String {
-    format!(
-        "{cause}\nevery worker died {CRASH_LOOP_DEATHS} times in a row without having served for {} s",
-        STABLE_AFTER.as_secs()
-    )
+fn crash_loop(last: Failure) -> Failure {
+    Failure {
+        problem: format!(
+            "every worker died {CRASH_LOOP_DEATHS} times in a row without having served for {} s, the last because {}",
+            STABLE_AFTER.as_secs(),
+            last.problem
+        ),
+        ..last
+    }
+}
+
+/// The problem first: a log is read by its first lines.
+fn for_log(failure: &Failure) -> String {
+    let mut text = failure.problem.clone();
+    if let Some(hint) = &failure.hint {
+        text.push_str("; hint: ");
+        text.push_str(hint);
+    }
+    if let Some(traceback) = &failure.traceback {
+        text.push('\n');
+        text.push_str(traceback.trim_end());
+    }
+    text
 }
 
 /// The raw exit status of a process that SIGKILL has ended.
@@ -840,7 +873,7 @@ mod tests {
                     Action::Kill(worker) => format!("kill {worker}"),
                     Action::Announce => "announce".into(),
                     Action::Exit { exit, cause } => match cause {
-                        Some(cause) => format!("exit {}: {cause}", exit.code()),
+                        Some(cause) => format!("exit {}: {}", exit.code(), cause.problem),
                         None => format!("exit {}", exit.code()),
                     },
                     Action::Log { message, .. } => {
@@ -860,7 +893,7 @@ mod tests {
             self.event(Event::Failed {
                 worker: WorkerId(worker),
                 kind,
-                message: message.into(),
+                failure: Failure::new(message),
             })
         }
 
@@ -902,7 +935,7 @@ mod tests {
                 for worker in alive {
                     seen.extend(self.event(Event::Heard(WorkerId(*worker))));
                 }
-                let pause = channel::HEARTBEAT_INTERVAL.min(end - self.now);
+                let pause = channel::HEARTBEAT_INTERVAL.min(end.saturating_sub(self.now));
                 seen.extend(self.wait(pause));
             }
             seen
@@ -1056,7 +1089,7 @@ mod tests {
         assert_eq!(
             last,
             [
-                "exit 4: the database is away\nevery worker died 6 times in a row without having served for 10 s"
+                "exit 4: every worker died 6 times in a row without having served for 10 s, the last because the database is away"
             ]
         );
     }
@@ -1161,12 +1194,14 @@ mod tests {
     }
 
     #[test]
-    fn a_stop_during_the_start_waits_for_workers_that_are_still_starting() {
-        let mut server = Server::new(1);
+    fn a_stop_during_the_start_lets_a_worker_finish_that_does_so_soon() {
+        let mut server = Server::new(2);
         server.event(Event::Start);
-        assert_eq!(server.signal(Signal::Interrupt), ["drain 0"]);
+        assert_eq!(server.signal(Signal::Interrupt), ["drain 0", "drain 1"]);
         assert_eq!(server.ready(0), nothing());
-        assert_eq!(server.exited(0, 0), ["exit 0"]);
+        assert_eq!(server.exited(0, 0), nothing());
+        assert_eq!(server.wait(EXIT_LIMIT), ["kill 1"]);
+        assert_eq!(server.killed(1), ["exit 0"]);
     }
 
     #[test]
@@ -1269,7 +1304,7 @@ mod tests {
             6..8 => Event::Failed {
                 worker,
                 kind: FailureKind::Application,
-                message: "why".into(),
+                failure: Failure::new("why"),
             },
             8..11 => Event::Heard(worker),
             11 => Event::Draining(worker),
@@ -1318,7 +1353,7 @@ mod tests {
         for seed in 1..2000 {
             let mut random = Random(seed);
             let mut supervisor = Supervisor::new(Plan {
-                workers: 1 + random.below(4) as usize,
+                workers: usize::try_from(1 + random.below(4)).unwrap(),
                 startup: STARTUP,
                 graceful: GRACEFUL,
             });

@@ -1,0 +1,209 @@
+//! The process: from the arguments to the exit code.
+//!
+//! The same program is supervisor and worker. The supervisor reads the configuration and never loads an
+//! application; it starts workers with the one argument [`WORKER`], which load them.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error};
+
+use crate::admin;
+use crate::app::BoxFuture;
+use crate::cli::{self, Action, Ended, Invocation, RouteListing};
+use crate::config::{Config, Settings};
+use crate::error::{Exit, LoadError};
+use crate::logging;
+use crate::supervisor::channel::{
+    ChannelError, Failure, FailureKind, FromWorker, ToWorker, WorkerChannel,
+};
+use crate::supervisor::{self, WorkerCommand};
+use crate::worker::{self, Host, Started};
+
+/// The argument that makes the process a worker; not for people.
+pub const WORKER: &str = "__worker__";
+
+/// How often a worker shows that its I/O threads live.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// Runs the command line `arguments`, without the program's name.
+///
+/// `program` starts this same command again, for workers.
+pub fn run(
+    arguments: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
+    directory: PathBuf,
+    host: &dyn Host,
+    program: WorkerCommand,
+) -> Exit {
+    if arguments.first().is_some_and(|first| first == WORKER) {
+        return work(host);
+    }
+    let ended = match cli::parse(arguments, environment, directory) {
+        Ok(invocation) => match invocation.action {
+            Action::Serve => serve(&invocation, program),
+            Action::Routes { json } => list_routes(invocation.config, host, json),
+        },
+        Err(ended) => Err(ended),
+    };
+    match ended {
+        Ok(exit) => exit,
+        Err(ended) => {
+            // Nobody is left to be told when even stderr has gone.
+            let _ = ended.say();
+            ended.exit
+        }
+    }
+}
+
+/// The supervisor.
+fn serve(invocation: &Invocation, program: WorkerCommand) -> Result<Exit, Ended> {
+    let config = &invocation.config;
+    logging::init(config.log_level);
+    let settings = serde_json::to_value(&invocation.settings).map_err(|error| Ended {
+        text: format!("error: the configuration cannot be handed to workers: {error}"),
+        exit: Exit::Internal,
+    })?;
+    supervisor::run(config, settings, program, |control, drain| {
+        admin::dispatcher(Arc::new(config.clone()), Arc::new(control), drain)
+    })
+    .map_err(|error| Ended {
+        text: error.to_string(),
+        exit: error.exit,
+    })?;
+    Ok(Exit::Success)
+}
+
+/// A worker process.
+fn work(host: &dyn Host) -> Exit {
+    let (channel, start, listeners) = match WorkerChannel::from_stdin() {
+        Ok(opened) => opened,
+        Err(error) => {
+            let ended = Ended {
+                text: format!("error: {error}"),
+                exit: Exit::Configuration,
+            };
+            let _ = ended.say();
+            return ended.exit;
+        }
+    };
+    let config = serde_json::from_value::<Settings>(start.config)
+        .map_err(|error| error.to_string())
+        .and_then(|settings| Config::new(&settings).map_err(|error| error.to_string()));
+    let config = match config {
+        Ok(config) => Arc::new(config),
+        Err(problem) => {
+            // The supervisor has built the same configuration from the same settings.
+            let _ = channel.fail(FailureKind::Internal, Failure::new(problem));
+            return Exit::Internal;
+        }
+    };
+    logging::init(config.log_level);
+    let stop = CancellationToken::new();
+    let failed = Arc::new(AtomicBool::new(false));
+    let report = {
+        let (stop, failed) = (stop.clone(), Arc::clone(&failed));
+        move |started: Result<Started, LoadError>| -> BoxFuture<'static, ()> {
+            failed.store(started.is_err(), Ordering::Relaxed);
+            Box::pin(async move {
+                if let Err(error) = talk(channel, started, &stop).await {
+                    debug!(%error, "the supervisor has gone");
+                }
+                stop.cancel();
+            })
+        }
+    };
+    if let Err(error) = worker::run(host, config, listeners, stop, report) {
+        error!(%error, "the worker cannot run");
+        return Exit::Internal;
+    }
+    if failed.load(Ordering::Relaxed) {
+        Exit::Application
+    } else {
+        Exit::Success
+    }
+}
+
+/// What a worker and its supervisor have to say to each other, to the end of the worker.
+async fn talk(
+    channel: WorkerChannel,
+    started: Result<Started, LoadError>,
+    stop: &CancellationToken,
+) -> Result<(), ChannelError> {
+    let started = match started {
+        Ok(started) => started,
+        Err(error) => return channel.fail(FailureKind::Application, error.into()),
+    };
+    let (to_supervisor, mut from_supervisor) = channel.split()?;
+    to_supervisor
+        .send(&FromWorker::Ready(started.ready))
+        .await?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut heartbeat = tokio::time::interval(HEARTBEAT);
+    loop {
+        tokio::select! {
+            () = started.finished.cancelled() => break,
+            _ = heartbeat.tick() => to_supervisor.send(&FromWorker::Heartbeat).await?,
+            Some(()) = terminate.recv() => {
+                to_supervisor.send(&FromWorker::Draining).await?;
+                stop.cancel();
+            }
+            message = from_supervisor.recv() => match message? {
+                Some(ToWorker::Collect) => {
+                    let counters = FromWorker::Counters(started.metrics.snapshot());
+                    to_supervisor.send(&counters).await?;
+                }
+                Some(ToWorker::Drain) => stop.cancel(),
+                // A worker does not outlive its supervisor.
+                None => return Ok(()),
+            },
+        }
+    }
+    let counters = FromWorker::Counters(started.metrics.snapshot());
+    to_supervisor.send(&counters).await
+}
+
+/// `twinspan routes`: starts the applications, because some define routes while they start, and stops them again.
+fn list_routes(config: Config, host: &dyn Host, json: bool) -> Result<Exit, Ended> {
+    logging::init(config.log_level);
+    let internal = |problem: String| Ended {
+        text: format!("error: {problem}"),
+        exit: Exit::Internal,
+    };
+    let config = Arc::new(config);
+    let stop = CancellationToken::new();
+    let (send, receive) = mpsc::channel();
+    let report = {
+        let stop = stop.clone();
+        move |started: Result<Started, LoadError>| -> BoxFuture<'static, ()> {
+            // The receiver outlives the worker.
+            let _ = send.send(started.map(|started| started.ready));
+            stop.cancel();
+            Box::pin(std::future::ready(()))
+        }
+    };
+    worker::run(host, Arc::clone(&config), Vec::new(), stop, report)
+        .map_err(|error| internal(error.to_string()))?;
+    let ready = receive
+        .recv()
+        .map_err(|_| internal("the applications were not started".into()))?
+        .map_err(|error| Ended {
+            text: error.to_string(),
+            exit: Exit::Application,
+        })?;
+    let listing = RouteListing::new(&config, &ready.apps);
+    let text = if json {
+        serde_json::to_string_pretty(&listing).map_err(|error| internal(error.to_string()))?
+    } else {
+        listing.to_string()
+    };
+    Err(Ended {
+        text,
+        exit: Exit::Success,
+    })
+}
