@@ -111,7 +111,10 @@ impl Server {
             application: Arc::new(Native { ended: send }),
             metrics: Arc::clone(&Metrics::new(&["native".into()]).apps()[0]),
         });
-        let drain = Drain::new(tokio::runtime::Handle::current());
+        let drain = Drain::new(
+            tokio::runtime::Handle::current(),
+            tokio_util::sync::CancellationToken::new(),
+        );
         let dispatcher = Dispatcher::new(
             Arc::new(Config::default()),
             Router::new(vec![Rule::mount(app, "", None)], ""),
