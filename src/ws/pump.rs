@@ -386,6 +386,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, DuplexStream, duplex};
     use tokio::task::JoinHandle;
     use tokio_tungstenite::tungstenite::Message as Wire;
+    use tokio_util::sync::CancellationToken;
 
     const LIMITS: Limits = Limits {
         head_bytes: 0,
@@ -434,10 +435,7 @@ mod tests {
     fn connect_raw(limits: Limits, buffer: usize) -> (App, DuplexStream) {
         let (ours, theirs) = duplex(buffer);
         let (sender, receiver, link) = channel(limits.websocket_queue);
-        let drain = Drain::new(
-            tokio::runtime::Handle::current(),
-            tokio_util::sync::CancellationToken::new(),
-        );
+        let drain = Drain::new(tokio::runtime::Handle::current(), CancellationToken::new());
         let pump = tokio::spawn(run(ours, link, limits, drain.clone()));
         let app = App {
             sender,

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use http::header::{HeaderValue, SET_COOKIE};
@@ -15,6 +16,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::{Error, Message as Wire};
+use tokio_util::sync::CancellationToken;
 use twinspan::app::{
     AppError, Application, BoxFuture, ConnInfo, Description, Interface, LocalAddr, Response,
     Scheme, WebSocketApplication,
@@ -28,10 +30,10 @@ use twinspan::metrics::Metrics;
 use twinspan::route::{App, Router, Rule};
 use twinspan::ws::Handshake;
 
-/// Does what the path says, and tells when it has ended and how.
+/// Does what the path says, and tells how it goes.
 #[derive(Debug)]
 struct Native {
-    ended: mpsc::UnboundedSender<String>,
+    heard: mpsc::UnboundedSender<String>,
 }
 
 impl Application for Native {
@@ -57,7 +59,7 @@ impl Application for Native {
 
 impl WebSocketApplication for Native {
     fn connect(&self, mut handshake: Handshake) -> BoxFuture<'static, Result<(), AppError>> {
-        let ended = self.ended.clone();
+        let says = self.heard.clone();
         Box::pin(async move {
             let path = handshake.request.head.uri.path().to_owned();
             let how = match path.as_str() {
@@ -70,12 +72,13 @@ impl WebSocketApplication for Native {
                 }
                 "/drop" => "dropped".to_owned(),
                 _ => {
+                    let _ = says.send("waiting".to_owned());
                     poll_fn(|cx| handshake.poll_gone(cx)).await;
                     let late = handshake.accept(None, HeaderMap::new());
                     late.unwrap_err().to_string()
                 }
             };
-            let _ = ended.send(how);
+            let _ = says.send(how);
             Ok(())
         })
     }
@@ -97,24 +100,24 @@ async fn echo(mut handshake: Handshake) -> String {
     }
 }
 
+/// Much longer than anything takes.
+const LONG: Duration = Duration::from_secs(30);
+
 struct Server {
     dispatcher: Arc<Dispatcher>,
     drain: Drain,
-    ended: mpsc::UnboundedReceiver<String>,
+    heard: mpsc::UnboundedReceiver<String>,
 }
 
 impl Server {
     fn start() -> Self {
-        let (send, ended) = mpsc::unbounded_channel();
+        let (send, heard) = mpsc::unbounded_channel();
         let app = Arc::new(App {
             name: "native".into(),
-            application: Arc::new(Native { ended: send }),
+            application: Arc::new(Native { heard: send }),
             metrics: Arc::clone(&Metrics::new(&["native".into()]).apps()[0]),
         });
-        let drain = Drain::new(
-            tokio::runtime::Handle::current(),
-            tokio_util::sync::CancellationToken::new(),
-        );
+        let drain = Drain::new(tokio::runtime::Handle::current(), CancellationToken::new());
         let dispatcher = Dispatcher::new(
             Arc::new(Config::default()),
             Router::new(vec![Rule::mount(app, "", None)], ""),
@@ -125,7 +128,7 @@ impl Server {
         Self {
             dispatcher,
             drain,
-            ended,
+            heard,
         }
     }
 
@@ -141,8 +144,9 @@ impl Server {
         theirs
     }
 
-    async fn how_it_ended(&mut self) -> String {
-        self.ended.recv().await.unwrap()
+    async fn hears(&mut self) -> String {
+        let heard = tokio::time::timeout(LONG, self.heard.recv()).await;
+        heard.expect("the application says something").unwrap()
     }
 }
 
@@ -188,23 +192,35 @@ async fn a_connection_is_accepted_echoes_and_closes() {
     client.close(None).await.unwrap();
     assert!(next(&mut client).await.is_close());
     assert!(client.next().await.is_none());
-    assert_eq!(server.how_it_ended().await, "1005 ");
+    assert_eq!(server.hears().await, "1005 ");
 }
 
 #[tokio::test]
-async fn what_a_client_sends_behind_its_handshake_is_no_request() {
+async fn bytes_behind_the_answer_are_frames_whatever_they_look_like() {
     let server = Server::start();
     let mut client = server.connect();
-    let eager = [UPGRADE.as_bytes(), b"\x82\x83\0\0\0\0\r\n\n"].concat();
-    client.write_all(&eager).await.unwrap();
+    client.write_all(UPGRADE.as_bytes()).await.unwrap();
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(client.read_u8().await.unwrap());
     }
     assert!(head.starts_with(b"HTTP/1.1 101 Switching Protocols\r\n"));
+    client.write_all(b"\x82\x83\0\0\0\0\r\n\n").await.unwrap();
     let mut echoed = [0; 5];
     client.read_exact(&mut echoed).await.unwrap();
     assert_eq!(&echoed, b"\x82\x03\r\n\n");
+}
+
+// A client has to wait for the answer (RFC 6455 §4.1): what it sends before could be a request or frames.
+#[tokio::test]
+async fn bytes_before_the_answer_end_the_connection() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let eager = [UPGRADE.as_bytes(), b"\x82\x81\0\0\0\0x"].concat();
+    client.write_all(&eager).await.unwrap();
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).await.unwrap();
+    assert!(!answer.ends_with(b"\x82\x01x"), "no echo");
 }
 
 #[tokio::test]
@@ -214,7 +230,7 @@ async fn a_denial_is_an_ordinary_response_and_the_connection_lives_on() {
     let denied = UPGRADE.replace("/echo", "/deny");
     let plain = "GET /after HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     client.write_all(denied.as_bytes()).await.unwrap();
-    assert_eq!(server.how_it_ended().await, "denied");
+    assert_eq!(server.hears().await, "denied");
     client.write_all(plain.as_bytes()).await.unwrap();
     let mut answers = String::new();
     client.read_to_string(&mut answers).await.unwrap();
@@ -244,8 +260,9 @@ async fn a_client_that_leaves_before_the_answer_is_noticed() {
     let mut client = server.connect();
     let waiting = UPGRADE.replace("/echo", "/wait");
     client.write_all(waiting.as_bytes()).await.unwrap();
+    assert_eq!(server.hears().await, "waiting");
     drop(client);
-    assert_eq!(server.how_it_ended().await, "the client has disconnected");
+    assert_eq!(server.hears().await, "the client has disconnected");
 }
 
 #[tokio::test]
@@ -253,7 +270,7 @@ async fn a_connection_that_breaks_off_is_1006() {
     let mut server = Server::start();
     let (client, _) = upgrade(&server, "/echo", &[]).await.unwrap();
     drop(client);
-    assert_eq!(server.how_it_ended().await, "1006 ");
+    assert_eq!(server.hears().await, "1006 ");
 }
 
 #[tokio::test]
@@ -266,14 +283,8 @@ async fn a_drain_closes_with_1012_and_waits_until_all_have_closed() {
         other => panic!("no close frame but {other:?}"),
     }
     assert!(client.next().await.is_none());
-    assert_eq!(
-        server.how_it_ended().await,
-        "1012 the server is shutting down"
-    );
-    let left = server
-        .drain
-        .finish(std::time::Duration::from_secs(10))
-        .await;
+    assert_eq!(server.hears().await, "1012 the server is shutting down");
+    let left = server.drain.finish(Duration::from_secs(10)).await;
     assert_eq!(left, 0);
 }
 
@@ -324,7 +335,7 @@ async fn http2_carries_a_websocket_beside_requests() {
     assert_eq!(beside.await.unwrap().status(), 200);
     client.close(None).await.unwrap();
     assert!(next(&mut client).await.is_close());
-    assert_eq!(server.how_it_ended().await, "1005 ");
+    assert_eq!(server.hears().await, "1005 ");
 }
 
 #[tokio::test]
@@ -333,7 +344,7 @@ async fn http2_denies_and_refuses_like_http1() {
     let mut sender = http2(&server).await;
     let denied = sender.send_request(connect_over_http2("/deny")).await;
     assert_eq!(denied.unwrap().status(), 401);
-    assert_eq!(server.how_it_ended().await, "denied");
+    assert_eq!(server.hears().await, "denied");
     let mut old = connect_over_http2("/echo");
     let version = HeaderValue::from_static("8");
     old.headers_mut().insert("sec-websocket-version", version);
@@ -349,7 +360,7 @@ async fn an_http2_connection_is_not_idle_while_it_carries_a_websocket() {
     let connect = connect_over_http2("/echo");
     let response = sender.send_request(connect).await.unwrap();
     let _open = hyper::upgrade::on(response).await.unwrap();
-    tokio::time::sleep(std::time::Duration::from_secs(17)).await;
+    tokio::time::sleep(Duration::from_secs(17)).await;
     let after = sender.send_request(over_http2(Method::GET, "/after")).await;
     assert_eq!(after.unwrap().status(), 200);
 }
