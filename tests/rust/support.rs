@@ -367,6 +367,14 @@ impl Client {
         self.served.await.unwrap();
     }
 
+    /// Whether the server keeps the connection, once it has done all that it can do.
+    pub(crate) async fn is_open(&mut self) -> bool {
+        for _ in 0..64 {
+            tokio::task::yield_now().await;
+        }
+        !self.served.is_finished()
+    }
+
     /// Whether the server ends the connection within this time.
     pub(crate) async fn ends_within(&mut self, limit: Duration) -> bool {
         let end = tokio::time::timeout(limit, self.read_more()).await;
