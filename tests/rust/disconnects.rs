@@ -20,7 +20,7 @@ impl Drop for Guard {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_client_that_leaves_ends_the_call() {
     let (called, mut calls) = mpsc::unbounded_channel();
     let (dropped, gone) = oneshot::channel();
@@ -44,19 +44,20 @@ async fn a_client_that_leaves_ends_the_call() {
     assert!(text.contains("status=\"499\"} 1\n"), "{text}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_client_that_leaves_is_seen_by_who_streams_the_body() {
     let (mut sender, receiver) = body::channel(8);
     let server = Server::new(Fake::streams(receiver));
     let mut client = server.connect();
     client.send(GET).await;
     sender.push("some of it".into()).unwrap();
+    client.wait_for("some of it").await;
     client.vanish().await;
     std::future::poll_fn(|cx| sender.poll_disconnected(cx)).await;
     assert!(sender.push("more".into()).is_err());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_request_body_that_breaks_off_is_an_error_and_not_an_end() {
     for request in [
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf",
@@ -89,13 +90,14 @@ async fn a_request_body_that_breaks_off_is_an_error_and_not_an_end() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_aborted_chunked_answer_has_no_end_and_is_reset() {
     let (mut sender, receiver) = body::channel(1024);
     let server = Server::new(Fake::streams(receiver));
     let mut client = server.connect();
     client.send(GET).await;
     sender.push("half".into()).unwrap();
+    client.wait_for("half").await;
     sender.abort("the application raised");
     let answer = client.answer().await;
     assert_eq!((answer.text(), answer.complete), ("half", false));
@@ -107,7 +109,7 @@ async fn an_aborted_chunked_answer_has_no_end_and_is_reset() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_aborted_answer_of_known_length_stays_short_and_is_reset() {
     let (mut sender, receiver) = body::channel(1024);
     let receiver = Mutex::new(Some(receiver));
@@ -122,19 +124,21 @@ async fn an_aborted_answer_of_known_length_stays_short_and_is_reset() {
     let mut client = server.connect();
     client.send(GET).await;
     sender.push("half".into()).unwrap();
+    client.wait_for("half").await;
     drop(sender);
     let answer = client.answer().await;
     assert_eq!((answer.text(), answer.complete), ("half", false));
     assert!(client.closed().await);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_aborted_answer_that_the_end_delimits_is_reset() {
     let (mut sender, receiver) = body::channel(1024);
     let server = Server::new(Fake::streams(receiver));
     let mut client = server.connect();
     client.send("GET / HTTP/1.0\r\n\r\n").await;
     sender.push("half".into()).unwrap();
+    client.wait_for("half").await;
     sender.abort("the application raised");
     assert_eq!(client.answer().await.text(), "half");
     assert!(
@@ -143,7 +147,7 @@ async fn an_aborted_answer_that_the_end_delimits_is_reset() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_answer_that_is_aborted_before_its_first_byte_is_no_answer() {
     let (sender, receiver) = body::channel(1024);
     let server = Server::new(Fake::streams(receiver));

@@ -11,7 +11,7 @@ use crate::support::{Fake, Server};
 
 const GET: &str = "GET /one HTTP/1.1\r\nHost: a\r\n\r\n";
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn requests_follow_each_other_on_one_connection() {
     let server = Server::new(Fake::echo());
     let mut client = server.connect();
@@ -22,7 +22,7 @@ async fn requests_follow_each_other_on_one_connection() {
     assert_eq!(client.ask(post).await.text(), "POST /two hi");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn pipelined_requests_are_answered_in_their_order() {
     let second_came = Arc::new(Notify::new());
     let notify = Arc::clone(&second_came);
@@ -49,7 +49,7 @@ async fn pipelined_requests_are_answered_in_their_order() {
     assert_eq!(client.answer().await.text(), "/2");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_answer_to_head_has_the_fields_of_get_and_no_body() {
     let server = Server::new(Fake::new(|_| async {
         Ok(Response::new(Body::from("hello")))
@@ -62,7 +62,7 @@ async fn the_answer_to_head_has_the_fields_of_get_and_no_body() {
     assert_eq!(client.ask(GET).await.text(), "hello");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_streamed_body_is_chunked_and_leaves_the_connection_open() {
     let (mut sender, receiver) = body::channel(1024);
     let server = Server::new(Fake::streams(receiver));
@@ -77,7 +77,7 @@ async fn a_streamed_body_is_chunked_and_leaves_the_connection_open() {
     assert!(client.is_open().await);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_streamed_body_for_http_1_0_ends_with_the_connection() {
     let (mut sender, receiver) = body::channel(1024);
     let server = Server::new(Fake::streams(receiver));
@@ -94,7 +94,7 @@ async fn a_streamed_body_for_http_1_0_ends_with_the_connection() {
 const EXPECTS: &str =
     "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n";
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_client_may_go_on_when_the_body_is_asked_for() {
     let server = Server::new(Fake::echo());
     let mut client = server.connect();
@@ -104,7 +104,7 @@ async fn the_client_may_go_on_when_the_body_is_asked_for() {
     assert_eq!(client.ask("hi").await.text(), "POST / hi");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn bytes_behind_an_upgrade_are_not_read_as_a_request() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let seen_by_app = Arc::clone(&seen);
@@ -127,7 +127,7 @@ async fn bytes_behind_an_upgrade_are_not_read_as_a_request() {
     assert_eq!(*seen.lock().unwrap(), ["/1"]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn requests_go_on_behind_an_upgrade_that_was_not_taken_up() {
     let server = Server::new(Fake::echo());
     let mut client = server.connect();
@@ -138,7 +138,7 @@ async fn requests_go_on_behind_an_upgrade_that_was_not_taken_up() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_body_that_nobody_reads_does_not_reach_the_next_request() {
     let server = Server::new(Fake::new(|request| async move {
         Ok(Response::new(Body::from(
@@ -158,7 +158,7 @@ async fn a_body_that_nobody_reads_does_not_reach_the_next_request() {
     assert!(client.is_open().await);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_head_beyond_the_limits_is_refused() {
     let mut config = Config::default();
     config.limits.head_bytes = 8192;
@@ -176,7 +176,7 @@ async fn a_head_beyond_the_limits_is_refused() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_application_that_cannot_answer_has_a_status() {
     for (error, status) in [
         (AppError::Failed("oops".into()), 500),
@@ -196,7 +196,7 @@ async fn an_application_that_cannot_answer_has_a_status() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn refusals_and_requests_are_counted() {
     let server = Server::new(Fake::echo());
     let mut client = server.connect();

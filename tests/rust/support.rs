@@ -312,6 +312,13 @@ impl Client {
         })
     }
 
+    /// Waits until this has come, and leaves it to be read.
+    pub(crate) async fn wait_for(&mut self, text: &str) {
+        while find(&self.read, text.as_bytes()).is_none() {
+            assert!(self.read_more().await, "{}", self.read.escape_ascii());
+        }
+    }
+
     async fn sized(&mut self, length: usize) -> (Vec<u8>, bool) {
         while self.read.len() < length {
             if !self.read_more().await {
@@ -344,12 +351,6 @@ impl Client {
     /// False at the end of the connection.
     async fn read_more(&mut self) -> bool {
         self.pipe.read_buf(&mut self.read).await.unwrap_or(0) > 0
-    }
-
-    /// Everything that the server sends before it closes.
-    pub(crate) async fn rest(mut self) -> Vec<u8> {
-        while self.read_more().await {}
-        self.read
     }
 
     /// Waits until the server has let go of the connection, which nothing more came over.
