@@ -356,7 +356,9 @@ impl Client {
     /// Waits until the server has let go of the connection, which nothing more came over.
     /// Returns whether it was reset.
     pub(crate) async fn closed(mut self) -> bool {
-        while self.read_more().await {}
+        let end = async { while self.read_more().await {} };
+        let end = tokio::time::timeout(Duration::from_secs(600), end).await;
+        assert!(end.is_ok(), "the connection is held for ever");
         assert!(self.read.is_empty(), "{}", self.read.escape_ascii());
         self.served.await.unwrap();
         self.aborted.load(Ordering::SeqCst)
