@@ -26,7 +26,7 @@ use twinspan::metrics::{Metrics, Snapshot};
 use twinspan::route::{App, Router, Rule};
 
 type Handler =
-    dyn Fn(Request) -> BoxFuture<'static, Result<Response, AppError>> + Send + Sync + 'static;
+    dyn Fn(Box<Request>) -> BoxFuture<'static, Result<Response, AppError>> + Send + Sync + 'static;
 
 /// An application that is a function.
 pub(crate) struct Fake(Box<Handler>);
@@ -34,7 +34,7 @@ pub(crate) struct Fake(Box<Handler>);
 impl Fake {
     pub(crate) fn new<F, A>(handler: F) -> Arc<Self>
     where
-        F: Fn(Request) -> A + Send + Sync + 'static,
+        F: Fn(Box<Request>) -> A + Send + Sync + 'static,
         A: Future<Output = Result<Response, AppError>> + Send + 'static,
     {
         Arc::new(Self(Box::new(move |request| Box::pin(handler(request)))))
@@ -78,7 +78,7 @@ impl Application for Fake {
         }
     }
 
-    fn call(&self, request: Request) -> BoxFuture<'static, Result<Response, AppError>> {
+    fn call(&self, request: Box<Request>) -> BoxFuture<'static, Result<Response, AppError>> {
         (self.0)(request)
     }
 }
