@@ -273,7 +273,7 @@ mod tests {
 
     use super::*;
 
-    async fn provider() -> InProcess {
+    fn provider() -> InProcess {
         let metrics = Metrics::new(&["shop".into(), "api".into()]);
         let app = &metrics.apps()[1];
         app.begin();
@@ -296,7 +296,7 @@ mod tests {
 
     #[tokio::test]
     async fn health_answers_as_long_as_the_process_does() {
-        let provider = provider().await;
+        let provider = provider();
         provider.drain.begin();
         let response = answer(&provider, &Method::GET, b"/healthz").await;
         assert_eq!(response.status(), StatusCode::OK);
@@ -304,7 +304,7 @@ mod tests {
 
     #[tokio::test]
     async fn readiness_ends_when_the_drain_begins() {
-        let provider = provider().await;
+        let provider = provider();
         let ready = answer(&provider, &Method::GET, b"/readyz").await;
         assert_eq!(
             (ready.status(), &*text(ready).await),
@@ -318,7 +318,7 @@ mod tests {
 
     #[tokio::test]
     async fn metrics_are_in_the_format_that_prometheus_reads() {
-        let response = answer(&provider().await, &Method::GET, b"/metrics").await;
+        let response = answer(&provider(), &Method::GET, b"/metrics").await;
         assert_eq!(response.headers()[CONTENT_TYPE], export::CONTENT_TYPE);
         let text = text(response).await;
         assert!(
@@ -329,7 +329,7 @@ mod tests {
 
     #[tokio::test]
     async fn status_sums_up_what_each_application_does() {
-        let response = answer(&provider().await, &Method::GET, b"/status").await;
+        let response = answer(&provider(), &Method::GET, b"/status").await;
         let status: serde_json::Value = serde_json::from_str(&text(response).await).unwrap();
         assert_eq!(status["ready"], true);
         assert_eq!(status["server"]["workers"], 1);
@@ -342,7 +342,7 @@ mod tests {
 
     #[tokio::test]
     async fn head_has_the_fields_of_get_without_the_body() {
-        let provider = provider().await;
+        let provider = provider();
         let get = answer(&provider, &Method::GET, b"/metrics").await;
         let head = answer(&provider, &Method::HEAD, b"/metrics").await;
         assert_eq!(get.headers(), head.headers());
@@ -352,7 +352,7 @@ mod tests {
 
     #[tokio::test]
     async fn other_methods_and_paths_are_told_what_there_is() {
-        let provider = provider().await;
+        let provider = provider();
         let response = answer(&provider, &Method::POST, b"/readyz").await;
         assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
         assert_eq!(response.headers()[ALLOW], "GET, HEAD");
