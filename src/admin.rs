@@ -219,6 +219,9 @@ impl Provider for supervisor::Control {
         if status.ready {
             return Readiness::Ready;
         }
+        if status.stopping {
+            return Readiness::NotReady("draining".into());
+        }
         let reason = format!("{} of {} workers serve", status.serving, status.workers);
         Readiness::NotReady(reason.into())
     }
@@ -266,6 +269,8 @@ impl Provider for InProcess {
 
 #[cfg(test)]
 mod tests {
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
 
     async fn provider() -> InProcess {
@@ -276,10 +281,7 @@ mod tests {
         app.begin();
         InProcess {
             metrics,
-            drain: Drain::new(
-                tokio::runtime::Handle::current(),
-                tokio_util::sync::CancellationToken::new(),
-            ),
+            drain: Drain::new(tokio::runtime::Handle::current(), CancellationToken::new()),
         }
     }
 

@@ -184,7 +184,8 @@ pub struct RouteTable {
 pub struct Route {
     /// As the framework writes it: `/items/{id}`, `/users/<int:id>`.
     pub template: String,
-    /// Anchored regular expression over the decoded path below the mount.
+    /// In the language of Python's `re`, over the decoded path below the mount: from its start to
+    /// where the expression ends.
     pub pattern: String,
     pub kind: RouteKind,
     /// Upper case; `None` means every method. Never holds the HEAD or OPTIONS that a framework adds by itself.

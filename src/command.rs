@@ -7,7 +7,6 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -20,16 +19,13 @@ use crate::config::{Config, Settings};
 use crate::error::{Exit, LoadError};
 use crate::logging;
 use crate::supervisor::channel::{
-    ChannelError, Failure, FailureKind, FromWorker, ToWorker, WorkerChannel,
+    ChannelError, Failure, FailureKind, FromWorker, HEARTBEAT_INTERVAL, ToWorker, WorkerChannel,
 };
 use crate::supervisor::{self, WorkerCommand};
 use crate::worker::{self, Host, Started};
 
 /// The argument that makes the process a worker; not for people.
 pub const WORKER: &str = "__worker__";
-
-/// How often a worker shows that its I/O threads live.
-const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// Runs the command line `arguments`, without the program's name.
 ///
@@ -144,7 +140,7 @@ async fn talk(
         .send(&FromWorker::Ready(started.ready))
         .await?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let mut heartbeat = tokio::time::interval(HEARTBEAT);
+    let mut heartbeat = tokio::time::interval(HEARTBEAT_INTERVAL);
     loop {
         tokio::select! {
             () = started.finished.cancelled() => break,

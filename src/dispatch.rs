@@ -95,6 +95,15 @@ impl Dispatcher {
                 refuse(refusal)
             }
         };
+        if let Some(reason) = record.control.refused_body() {
+            // Whatever the application made of half a body, the client is told what was wrong with it.
+            response = refuse(Refusal {
+                status: StatusCode::BAD_REQUEST,
+                reason,
+                by: RefusedBy::Malformed,
+                close: true,
+            });
+        }
         if asks_upgrade && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             record.control.upgrade_declined();
         }

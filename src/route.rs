@@ -21,7 +21,7 @@ use memchr::memchr;
 use crate::app::{Application, RouteKind, RouteTable, RoutesError};
 use crate::config::{RuleConfig, RuleMatch};
 use crate::metrics::{AppMetrics, RefusedBy};
-use crate::policy::ownership::{Asked, Claim, RouteIndex, Strength};
+use crate::policy::ownership::{self, Asked, Claim, Overlap, RouteIndex, Strength};
 
 /// An application under its name.
 #[derive(Debug)]
@@ -289,6 +289,29 @@ impl Router {
         Ok(Self::new(built, root_path))
     }
 
+    /// What whoever starts the server should know: routes that are defined, but answered by an owner before.
+    pub fn warnings(
+        rules: &[RuleConfig],
+        apps: &[(Arc<App>, Result<RouteTable, RoutesError>)],
+    ) -> Vec<String> {
+        let tables: Vec<(&str, &RouteTable)> = rules
+            .iter()
+            .filter(|rule| match &rule.matches {
+                RuleMatch::Owned => true,
+                RuleMatch::Mount(prefix) | RuleMatch::Path(prefix) => prefix.is_empty(),
+            })
+            .filter_map(|rule| {
+                let (app, table) = apps.iter().find(|(app, _)| *app.name == *rule.app)?;
+                Some((&*app.name, table.as_ref().ok()?))
+            })
+            .collect();
+        // A pattern that cannot be compiled is an error of `build`, where it matters.
+        let overlaps = ownership::overlaps(&tables).unwrap_or_default();
+        let pairs =
+            overlaps.chunk_by(|one, next| one.owner == next.owner && one.hidden == next.hidden);
+        pairs.filter_map(hidden).collect()
+    }
+
     /// The rules in the order in which they are tried.
     pub fn rules(&self) -> &[Rule] {
         &self.rules
@@ -417,6 +440,26 @@ impl Router {
     }
 }
 
+/// Says in one line which routes of one application another answers.
+fn hidden(overlaps: &[Overlap]) -> Option<String> {
+    let Overlap { owner, hidden, .. } = overlaps.first()?;
+    let mut named: Vec<String> = overlaps.iter().map(ToString::to_string).collect();
+    named.dedup();
+    let more = named.len().saturating_sub(HIDDEN_NAMED);
+    named.truncate(HIDDEN_NAMED);
+    let named = named.join(", ");
+    let more = match more {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    Some(format!(
+        "`{owner}` answers what `{hidden}` defines too: {named}{more}; `twinspan routes` lists all"
+    ))
+}
+
+/// So many hidden routes are named: half-way through a migration there are hundreds.
+const HIDDEN_NAMED: usize = 5;
+
 /// What of a request decides, besides its path.
 struct Question<'a> {
     method: &'a str,
@@ -507,6 +550,7 @@ mod tests {
     use crate::app::{
         AppError, BoxFuture, Description, Interface, Request, Response, Route, WebSocketApplication,
     };
+    use crate::metrics::Metrics;
     use crate::ws::Handshake;
 
     #[derive(Debug)]
@@ -539,6 +583,7 @@ mod tests {
         Arc::new(App {
             name: name.into(),
             application: Arc::new(Fake(interface)),
+            metrics: Arc::clone(&Metrics::new(&[name.into()]).apps()[0]),
         })
     }
 
@@ -1120,5 +1165,42 @@ mod tests {
             error(rule("odl", RuleMatch::Owned)),
             "twinspan.toml:12: there is no application `odl`"
         );
+    }
+
+    #[test]
+    fn routes_that_are_hidden_are_told_in_one_line() {
+        let rule = |app: &str, matches| RuleConfig {
+            app: app.into(),
+            matches,
+            origin: "arguments".into(),
+        };
+        let rules = [
+            rule("new", RuleMatch::Owned),
+            rule("old", RuleMatch::Mount(String::new())),
+        ];
+        let warnings = |new: &[&str], old: &[&str]| {
+            let apps = [(asgi("new"), Ok(table(new))), (wsgi("old"), Ok(table(old)))];
+            Router::warnings(&rules, &apps)
+        };
+        assert_eq!(
+            warnings(
+                &["GET /docs", "GET,PUT /items/{}", "WS /live"],
+                &["* /docs", "GET,POST /items/new", "GET /live"]
+            ),
+            [
+                "`new` answers what `old` defines too: GET /docs, GET /items/new; `twinspan routes` lists all"
+            ]
+        );
+        let many = [
+            "GET /a", "GET /b", "GET /c", "GET /d", "GET /e", "GET /f", "GET /g",
+        ];
+        assert_eq!(
+            warnings(&many, &many),
+            [
+                "`new` answers what `old` defines too: GET /a, GET /b, GET /c, GET /d, GET /e and 2 more; \
+                `twinspan routes` lists all"
+            ]
+        );
+        assert_eq!(warnings(&many, &["POST /a", "GET /h"]), [""; 0]);
     }
 }

@@ -183,7 +183,7 @@ impl Worker {
             Ok(router) => {
                 let ready = Ready {
                     apps: reports,
-                    warnings: Vec::new(),
+                    warnings: Router::warnings(&config.rules, &apps),
                 };
                 Ok((router, ready))
             }

@@ -18,7 +18,9 @@ pub(crate) fn run(py: Python<'_>, arguments: Vec<OsString>) -> PyResult<u8> {
         args: ["-m", "twinspan", WORKER].map(OsString::from).to_vec(),
     };
     if arguments.first().is_some_and(|first| first == WORKER) {
-        ignore_interrupts(py)?;
+        ignore_terminal(py)?;
+    } else {
+        leave_interrupts(py)?;
     }
     let environment = std::env::vars_os().collect();
     let directory = std::env::current_dir()?;
@@ -27,12 +29,23 @@ pub(crate) fn run(py: Python<'_>, arguments: Vec<OsString>) -> PyResult<u8> {
     Ok(exit.code())
 }
 
-/// Ctrl-C reaches the whole process group; the supervisor tells workers what it means. By a handler
-/// that does nothing, because what is ignored outright would be inherited by the application's own
-/// child processes.
-fn ignore_interrupts(py: Python<'_>) -> PyResult<()> {
+/// Ctrl-C and the end of the terminal reach the whole process group; the supervisor tells workers what
+/// they mean. By a handler that does nothing, because what is ignored outright would be inherited by
+/// the application's own child processes.
+fn ignore_terminal(py: Python<'_>) -> PyResult<()> {
     let signal = py.import("signal")?;
     let nothing = py.import("twinspan._interop")?.getattr("ignore_signal")?;
-    signal.call_method1("signal", (signal.getattr("SIGINT")?, nothing))?;
+    for name in ["SIGINT", "SIGHUP"] {
+        signal.call_method1("signal", (signal.getattr(name)?, &nothing))?;
+    }
+    Ok(())
+}
+
+/// Python's own handler would raise `KeyboardInterrupt` after a stop that went well: the handlers of
+/// the supervisor call the one that they replace.
+fn leave_interrupts(py: Python<'_>) -> PyResult<()> {
+    let signal = py.import("signal")?;
+    let default = signal.getattr("SIG_DFL")?;
+    signal.call_method1("signal", (signal.getattr("SIGINT")?, default))?;
     Ok(())
 }

@@ -24,11 +24,6 @@ if TYPE_CHECKING:
 
 Kind = Literal["http", "websocket"]
 
-HINT = (
-    'name the router with `router = "module:attr"` in [apps.NAME], or give the application a path'
-    " of its own with `--mount /prefix=module:attr`"
-)
-
 
 class RouteInfo(TypedDict):
     """One route."""
@@ -58,8 +53,7 @@ class UnreadableRouter(Exception):  # noqa: N818 - it is the router that is unre
 
     def __init__(self, what: str) -> None:
         self.what = what
-        self.hint = HINT
-        super().__init__(f"the router of {what} cannot be read; {HINT}")
+        super().__init__(f"the router of {what} cannot be read")
 
 
 def read(app: object, router: object | None = None) -> list[RouteInfo]:
@@ -68,7 +62,7 @@ def read(app: object, router: object | None = None) -> list[RouteInfo]:
     Raises:
         UnreadableRouter: there is no router that can be read.
     """
-    return list(_read(app if router is None else router, _ROOT, set()))
+    return list(_read(app if router is None else router, _ROOT, ()))
 
 
 @dataclass(frozen=True)
@@ -79,6 +73,8 @@ class _Below:
     pattern: str = ""
     host: str | None = None
     exact: bool = True
+    protocol: Kind = "http"
+    """What a router that serves either kind is used for."""
 
     def mounted(self, template: str, pattern: str) -> _Below:
         return replace(self, template=self.template + template, pattern=self.pattern + pattern)
@@ -116,21 +112,24 @@ class _Below:
 
 _ROOT = _Below()
 
+# The objects on the way to the one that is read: an application may contain itself.
+_Seen = tuple[object, ...]
+
 # More wrappers than anybody stacks: some objects answer to every name, without end.
 _DEPTH = 32
 
 # Where wrappers keep what they pass everything on to. `application_mapping` and the like, where a
 # wrapper decides by itself, are not among them: it would be a guess.
-_WRAPPED = ("app", "application", "wrapped_app", "_app", "wsgi_app", "inner")
+_WRAPPED = ("app", "application", "wrapped_app", "_app", "wsgi_app", "wsgi_application", "inner")
 
 
-def _read(target: object, below: _Below, seen: set[int]) -> Iterable[RouteInfo]:
+def _read(target: object, below: _Below, seen: _Seen) -> Iterable[RouteInfo]:
     """Read the router in `target` or in what it wraps."""
     current = target
     for _ in range(_DEPTH):
-        if id(current) in seen:
+        if any(current is earlier for earlier in seen):
             break
-        seen.add(id(current))
+        seen = (*seen, current)
         for reader in _READERS:
             routes = reader(current, below, seen)
             if routes is not None:
@@ -145,7 +144,7 @@ def _read(target: object, below: _Below, seen: set[int]) -> Iterable[RouteInfo]:
 # Starlette and FastAPI ----------------------------------------------------------------------------
 
 
-def _starlette(target: object, below: _Below, seen: set[int]) -> Iterable[RouteInfo] | None:
+def _starlette(target: object, below: _Below, seen: _Seen) -> Iterable[RouteInfo] | None:
     routing = sys.modules.get("starlette.routing")
     if routing is None:
         return None
@@ -181,7 +180,7 @@ def _starlette_routes(
     routes: Iterable[object],
     routing: Any,
     below: _Below,
-    seen: set[int],
+    seen: _Seen,
     *,
     redirects_slash: bool,
 ) -> list[RouteInfo]:
@@ -220,7 +219,8 @@ def _starlette_routes(
                 route.app, replace(below, host=host, exact=below.exact and exact), seen
             )
         else:
-            raise UnreadableRouter(f"the route {route!r}, a {_type_name(route)},")
+            what = f"an application with the route {route!r}, a {_type_name(route)},"
+            raise UnreadableRouter(what)
     return found
 
 
@@ -254,10 +254,10 @@ def _starlette_methods(route: Any) -> set[str] | None:
     return None if methods is None else _without_head(methods)
 
 
-def _mounted(app: object, below: _Below, seen: set[int]) -> list[RouteInfo]:
+def _mounted(app: object, below: _Below, seen: _Seen) -> list[RouteInfo]:
     """Read what is mounted in an ASGI application; what cannot be read owns all below it."""
     try:
-        return list(_read(app, below, seen.copy()))
+        return list(_read(app, below, seen))
     except UnreadableRouter:
         files = _attribute(sys.modules.get("starlette.staticfiles"), "StaticFiles")
         only_http = files is not None and isinstance(app, files)
@@ -291,7 +291,7 @@ _RULE_PART = re.compile(
 )
 
 
-def _werkzeug(target: object, below: _Below, seen: set[int]) -> Iterable[RouteInfo] | None:
+def _werkzeug(target: object, below: _Below, seen: _Seen) -> Iterable[RouteInfo] | None:
     dispatcher = _attribute(
         sys.modules.get("werkzeug.middleware.dispatcher"), "DispatcherMiddleware"
     )
@@ -320,14 +320,14 @@ def _werkzeug(target: object, below: _Below, seen: set[int]) -> Iterable[RouteIn
     return _url_map(url_map, app, below)
 
 
-def _dispatched(target: Any, below: _Below, seen: set[int]) -> list[RouteInfo]:
+def _dispatched(target: Any, below: _Below, seen: _Seen) -> list[RouteInfo]:
     """Read a DispatcherMiddleware: the longest of its prefixes wins."""
     found: list[RouteInfo] = []
     mounts: Mapping[str, object] = target.mounts
     for prefix in sorted(mounts, key=len, reverse=True):
         place = below.mounted(prefix, re.escape(prefix))
         try:
-            found += _read(mounts[prefix], place, seen.copy())
+            found += _read(mounts[prefix], place, seen)
         except UnreadableRouter:
             found.append(place.route("", "$", endpoint=mounts[prefix]))
             found += place.everything(("http",), mounts[prefix])
@@ -451,17 +451,21 @@ def _host_pattern(text: str, rule: Any) -> str:
 # Django -------------------------------------------------------------------------------------------
 
 
-def _django(target: object, below: _Below, seen: set[int]) -> Iterable[RouteInfo] | None:
+def _django(target: object, below: _Below, seen: _Seen) -> Iterable[RouteInfo] | None:
     channels: Any = sys.modules.get("channels.routing")
     if channels is not None:
         if isinstance(target, channels.ProtocolTypeRouter):
             protocols: Mapping[str, object] = _attribute(target, "application_mapping")
-            apps = [protocols[name] for name in ("http", "websocket") if name in protocols]
-            return [info for app in apps for info in _read(app, below, seen)]
+            kinds: tuple[Kind, ...] = ("http", "websocket")
+            return [
+                info
+                for kind in kinds
+                if kind in protocols
+                for info in _read(protocols[kind], replace(below, protocol=kind), seen)
+            ]
         if isinstance(target, channels.URLRouter):
-            return _Urlconf("websocket").routes(
-                _attribute(target, "routes"), below.mounted("/", "/")
-            )
+            entries = _attribute(target, "routes")
+            return _Urlconf(below.protocol).routes(entries, below.mounted("/", "/"))
     resolvers: Any = sys.modules.get("django.urls.resolvers")
     if resolvers is None:
         return None
@@ -476,14 +480,14 @@ def _django(target: object, below: _Below, seen: set[int]) -> Iterable[RouteInfo
         elif inspect.ismodule(target):
             patterns = _attribute(target, "urlpatterns")
     except Exception as error:
-        raise UnreadableRouter(f"Django ({type(error).__name__}: {error})") from error
+        raise UnreadableRouter(f"the Django site ({type(error).__name__}: {error})") from error
     known = (resolvers.URLResolver, resolvers.URLPattern)
     if not isinstance(patterns, (list, tuple)):
         return None
-    entries = cast("list[object]", patterns)
-    if not all(isinstance(entry, known) for entry in entries):
+    urlconf = cast("list[object]", patterns)
+    if not all(isinstance(entry, known) for entry in urlconf):
         return None
-    return _Urlconf("http").routes(entries, below.mounted("/", "/"))
+    return _Urlconf("http").routes(urlconf, below.mounted("/", "/"))
 
 
 class _Urlconf:
@@ -604,7 +608,7 @@ def _branches(pattern: str) -> list[str]:
 
 # Helpers ------------------------------------------------------------------------------------------
 
-_READERS: tuple[Callable[[object, _Below, set[int]], Iterable[RouteInfo] | None], ...] = (
+_READERS: tuple[Callable[[object, _Below, _Seen], Iterable[RouteInfo] | None], ...] = (
     _starlette,
     _werkzeug,
     _django,

@@ -40,16 +40,29 @@ pub enum Verdict {
     Refuse {
         offset: usize,
         reason: &'static str,
-        /// What hyper is to read in place of it, before the end of the stream.
-        instead: &'static [u8],
+        part: Part,
     },
 }
 
-/// In a head: no head may hold a NUL, so hyper answers 400. The end of the head follows because hyper
-/// parses a head that came in pieces only when it is complete.
-const INVALID_HEAD: &[u8] = b"\0\r\n\r\n";
-/// In a body: hyper reports one that ends too early. A NUL could be part of its content.
-const CUT_SHORT: &[u8] = b"";
+/// The part of a request that was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    Head,
+    Body,
+}
+
+impl Part {
+    /// What hyper is to read in place of what was refused, before the end of the stream.
+    pub fn ending(self) -> &'static [u8] {
+        match self {
+            // No head may hold a NUL, so hyper answers 400. The end of the head follows because hyper
+            // parses a head that came in pieces only when it is complete.
+            Self::Head => b"\0\r\n\r\n",
+            // hyper reports a body that ends too early; a NUL could be part of its content.
+            Self::Body => b"",
+        }
+    }
+}
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum State {
@@ -89,7 +102,9 @@ enum Chunk {
     DataLf,
     /// At the start of a line of the trailer section.
     Trailer,
-    TrailerLine,
+    TrailerLine {
+        has_colon: bool,
+    },
     TrailerLf,
     EndLf,
 }
@@ -120,7 +135,11 @@ impl Tracker {
         while let Some(rest) = bytes.get(taken..)
             && !rest.is_empty()
         {
-            let in_body = self.in_body();
+            let part = if self.in_body() {
+                Part::Body
+            } else {
+                Part::Head
+            };
             match self.step(rest) {
                 Ok(count) => taken += count,
                 Err(Problem { offset, reason }) => {
@@ -129,7 +148,7 @@ impl Tracker {
                     return Verdict::Refuse {
                         offset: taken + offset,
                         reason,
-                        instead: if in_body { CUT_SHORT } else { INVALID_HEAD },
+                        part,
                     };
                 }
             }
@@ -161,7 +180,7 @@ impl Tracker {
         matches!(self.state, State::Length(_) | State::Chunked(_))
     }
 
-    /// Takes some of `bytes`, which are not empty; returns how many.
+    /// Takes some of `bytes`, which are not empty; returns how many, 0 where only the state has changed.
     fn step(&mut self, bytes: &[u8]) -> Result<usize, Problem> {
         let first = bytes.first().copied().unwrap_or_default();
         match self.state {
@@ -299,15 +318,22 @@ impl Tracker {
             }
             (Chunk::Trailer, b'\r') => Chunk::EndLf,
             (Chunk::Trailer, b' ' | b'\t') => return refuse(0, "a folded trailer field"),
-            (Chunk::Trailer | Chunk::TrailerLine, _) => {
+            (Chunk::Trailer, _) => {
+                self.state = State::Chunked(Chunk::TrailerLine { has_colon: false });
+                return Ok(0);
+            }
+            (Chunk::TrailerLine { has_colon }, _) => {
                 let taken = memchr3(b'\r', b'\n', b'\0', bytes).unwrap_or(bytes.len());
-                self.state = State::Chunked(Chunk::TrailerLine);
+                let line = bytes.get(..taken).unwrap_or_default();
+                let has_colon = has_colon || memchr(b':', line).is_some();
+                self.state = State::Chunked(Chunk::TrailerLine { has_colon });
                 return match bytes.get(taken) {
                     None => Ok(taken),
-                    Some(b'\r') => {
+                    Some(b'\r') if has_colon => {
                         self.state = State::Chunked(Chunk::TrailerLf);
                         Ok(taken + 1)
                     }
+                    Some(b'\r') => refuse(taken, "a trailer line that is no field"),
                     Some(b'\n') => refuse(taken, BARE_LF),
                     Some(_) => refuse(taken, "a NUL in a trailer field"),
                 };
@@ -862,15 +888,12 @@ mod tests {
     fn hyper_never_sees_the_end_of_a_head_that_is_refused() {
         for (bytes, _) in INVALID {
             let mut tracker = Tracker::default();
-            if let Verdict::Refuse {
-                offset, instead, ..
-            } = tracker.feed(bytes)
-            {
+            if let Verdict::Refuse { offset, part, .. } = tracker.feed(bytes) {
                 let seen = &bytes[..offset];
                 let head_is_complete = seen.windows(4).any(|window| window == b"\r\n\r\n");
                 assert_eq!(
                     head_is_complete,
-                    instead == CUT_SHORT,
+                    part == Part::Body,
                     "{}",
                     bytes.escape_ascii()
                 );

@@ -12,7 +12,7 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-use super::strict::{Tracker, Verdict};
+use super::strict::{Part, Tracker, Verdict};
 
 /// What a connection runs over: a socket, or a pipe in tests.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
@@ -43,8 +43,14 @@ pub struct Control {
     last_activity: AtomicU64,
     in_flight: AtomicU64,
     in_head: AtomicBool,
-    refused: std::sync::OnceLock<&'static str>,
+    refused: std::sync::OnceLock<Refused>,
     epoch: Instant,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Refused {
+    reason: &'static str,
+    part: Part,
 }
 
 const UPGRADE_NONE: u8 = 0;
@@ -101,7 +107,16 @@ impl Control {
 
     /// Why the strict layer ended the connection, if it did.
     pub(super) fn refused(&self) -> Option<&'static str> {
-        self.refused.get().copied()
+        self.refused.get().map(|refused| refused.reason)
+    }
+
+    /// Why the strict layer cut short the body of the request that is being answered, if it did.
+    pub(crate) fn refused_body(&self) -> Option<&'static str> {
+        let refused = self
+            .refused
+            .get()
+            .filter(|refused| refused.part == Part::Body);
+        refused.map(|refused| refused.reason)
     }
 
     fn touch(&self, now: Instant) {
@@ -135,7 +150,7 @@ pub(super) struct Wire<S: Stream> {
     tracker: Option<Tracker>,
     control: Arc<Control>,
     /// What is left of what hyper reads in place of refused bytes.
-    instead: &'static [u8],
+    ending: &'static [u8],
     linger: Option<(Pin<Box<Sleep>>, usize)>,
 }
 
@@ -151,7 +166,7 @@ impl<S: Stream> Wire<S> {
             rewound,
             tracker,
             control,
-            instead: &[],
+            ending: &[],
             linger: None,
         }
     }
@@ -190,22 +205,22 @@ impl<S: Stream> Wire<S> {
         if let Verdict::Refuse {
             offset,
             reason,
-            instead,
+            part,
         } = verdict
         {
-            let _ = self.control.refused.set(reason);
+            let _ = self.control.refused.set(Refused { reason, part });
             buffer.set_filled(before + offset);
-            self.instead = instead;
-            self.put_instead(buffer);
+            self.ending = part.ending();
+            self.put_ending(buffer);
         }
     }
 
-    fn put_instead(&mut self, buffer: &mut ReadBuf<'_>) {
+    fn put_ending(&mut self, buffer: &mut ReadBuf<'_>) {
         let (now, later) = self
-            .instead
-            .split_at(self.instead.len().min(buffer.remaining()));
+            .ending
+            .split_at(self.ending.len().min(buffer.remaining()));
         buffer.put_slice(now);
-        self.instead = later;
+        self.ending = later;
     }
 
     /// Throws away what the client still sends, for a while: closing a socket with unread bytes resets
@@ -235,7 +250,7 @@ impl<S: Stream> AsyncRead for Wire<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.control.refused.get().is_some() {
-            self.put_instead(buffer);
+            self.put_ending(buffer);
             return Poll::Ready(Ok(()));
         }
         let before = buffer.filled().len();

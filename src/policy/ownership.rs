@@ -17,7 +17,6 @@ use std::sync::Arc;
 use fancy_regex::{Regex, RegexBuilder};
 use memchr::memchr;
 use regex_syntax::hir::{Class, ClassUnicodeRange, Hir, HirKind, Look};
-use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use crate::app::{Route, RouteKind, RouteTable, RoutesError};
@@ -509,10 +508,8 @@ fn python_to_rust(pattern: &str) -> String {
 }
 
 /// A route that an application in front hides, wholly or for some of its paths.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Overlap {
-    /// A path that both claim.
-    pub path: String,
     pub kind: RouteKind,
     /// The methods that both claim; `None` means every method.
     pub methods: Option<Vec<String>>,
@@ -522,6 +519,17 @@ pub struct Overlap {
     /// The application that is not asked, and its route.
     pub hidden: String,
     pub hidden_template: String,
+}
+
+impl fmt::Display for Overlap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.kind, &self.methods) {
+            (RouteKind::WebSocket, _) => f.write_str("WebSocket ")?,
+            (RouteKind::Http, Some(methods)) => write!(f, "{} ", methods.join(","))?,
+            (RouteKind::Http, None) => {}
+        }
+        f.write_str(&self.hidden_template)
+    }
 }
 
 /// Finds the routes of later applications that earlier ones answer, by trying an example path of each.
@@ -555,7 +563,6 @@ pub fn overlaps(apps: &[(&str, &RouteTable)]) -> Result<Vec<Overlap>, RoutesErro
                         continue;
                     }
                     found.push(Overlap {
-                        path: path.clone(),
                         kind: route.kind,
                         methods,
                         owner: (*owner).into(),

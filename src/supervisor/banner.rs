@@ -62,3 +62,66 @@ fn url(local: &LocalAddr) -> String {
         LocalAddr::Unix(path) => format!("unix:{path}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::{Description, Interface, RouteTable};
+    use crate::config::{AppConfig, Bind, RuleConfig};
+
+    fn report(name: &str, interface: Interface, threads: Option<usize>) -> AppReport {
+        AppReport {
+            name: name.into(),
+            description: Description { interface, threads },
+            routes: Ok(RouteTable::default()),
+        }
+    }
+
+    fn rule(app: &str, matches: RuleMatch) -> RuleConfig {
+        RuleConfig {
+            app: app.into(),
+            matches,
+            origin: String::new(),
+        }
+    }
+
+    #[test]
+    fn it_says_which_application_answers_what_and_where_the_server_listens() {
+        let app = |name: &str, target: &str| AppConfig::new(name.into(), target.parse().unwrap());
+        let config = Config {
+            workers: 2,
+            apps: vec![app("new", "shop.asgi:app"), app("legacy", "shop.wsgi")],
+            rules: vec![
+                rule("new", RuleMatch::Owned),
+                rule("new", RuleMatch::Mount("/live".into())),
+                rule("legacy", RuleMatch::Mount(String::new())),
+            ],
+            ..Config::default()
+        };
+        let bind = |bind| Listener::bind(&bind, 8).unwrap();
+        let path = std::env::temp_dir().join(format!("twinspan-{}.sock", std::process::id()));
+        let listeners = [
+            bind(Bind::Unix(path.clone())),
+            bind(Bind::Tcp(([127, 0, 0, 1], 0).into())),
+        ];
+        let LocalAddr::Tcp(address) = listeners[1].local() else {
+            panic!("bound to something else")
+        };
+        let apps = [
+            report("new", Interface::Asgi, None),
+            report("legacy", Interface::Wsgi, Some(1)),
+        ];
+        let admin = LocalAddr::Tcp(([127, 0, 0, 1], 9000).into());
+        assert_eq!(
+            lines(&config, &listeners, Some(&admin), &apps),
+            [
+                format!("Twinspan {} with 2 workers", env!("CARGO_PKG_VERSION")),
+                "application new: shop.asgi:app, ASGI, owns its 0 routes, mounted at /live".into(),
+                "application legacy: shop.wsgi, WSGI, 1 thread, mounted at /".into(),
+                "admin endpoint at http://127.0.0.1:9000".into(),
+                format!("listening on http://{address}"),
+                format!("listening on unix:{}", path.display()),
+            ]
+        );
+    }
+}

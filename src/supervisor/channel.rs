@@ -19,7 +19,7 @@ use std::time::Duration;
 use bytes::{Buf, BufMut, BytesMut};
 use rustix::io::FdFlags;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags,
 };
 use serde::de::DeserializeOwned;
@@ -192,8 +192,9 @@ impl WorkerChannel {
     /// Takes the channel from stdin, which becomes `/dev/null`, and waits for the first message.
     pub fn from_stdin() -> Result<(Self, Start, Vec<Listener>), ChannelError> {
         let stdin = rustix::stdio::stdin();
-        if rustix::net::sockopt::socket_domain(stdin).ok() != Some(rustix::net::AddressFamily::UNIX)
-        {
+        let is_ours = rustix::net::getsockname(stdin)
+            .is_ok_and(|address| address.address_family() == AddressFamily::UNIX);
+        if !is_ours {
             return Err(ChannelError::NotStartedBySupervisor);
         }
         // Above the three standard descriptors, so that nobody writes into it by accident.
@@ -464,12 +465,10 @@ fn send_with_fds(
 fn receive_with_fds(stream: &UnixStream, bytes: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_LISTENERS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let received = rustix::net::recvmsg(
-        stream,
-        &mut [IoSliceMut::new(bytes)],
-        &mut control,
-        RecvFlags::empty(),
-    )?;
+    let received = rustix::io::retry_on_intr(|| {
+        let mut slices = [IoSliceMut::new(&mut *bytes)];
+        rustix::net::recvmsg(stream, &mut slices, &mut control, RecvFlags::empty())
+    })?;
     let mut fds = Vec::new();
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(passed) = message {

@@ -119,7 +119,6 @@ impl Control {
     pub fn status(&self) -> Status {
         *self.status.borrow()
     }
-
     /// The counters of all workers, those that are gone included. Takes at most half a second.
     pub async fn collect(&self) -> Snapshot {
         let (reply, snapshot) = oneshot::channel();
@@ -210,12 +209,15 @@ impl Server {
             let wake = self.began + self.supervisor.wake_at();
             let collected = self.collection.as_ref().map_or(wake, |it| it.until);
             ended = tokio::select! {
-                Some((worker, notice)) = self.notices.recv() => self.notice(worker, notice, &announce),
+                // A signal to the whole process group ends workers too: what is asked for comes first,
+                // or their deaths would be held against the application.
+                biased;
                 Some(signal) = signals.recv() => self.step(Event::Signal(signal), &announce),
                 _ = child_ended.recv() => {
                     self.children.reap();
                     None
                 }
+                Some((worker, notice)) = self.notices.recv() => self.notice(worker, notice, &announce),
                 Some(reply) = self.requests.recv() => {
                     self.collect(reply);
                     None
@@ -416,6 +418,7 @@ mod tests {
     use super::*;
     use crate::app::LocalAddr;
     use crate::config::Bind;
+    use crate::metrics::{Family, Metrics, Sample, Value};
     use crate::supervisor::channel::{FailureKind, Ready, WorkerChannel};
 
     /// The worker process of the tests below: this test binary, run again. What it does is written in
@@ -461,11 +464,12 @@ mod tests {
         let ready = FromWorker::Ready(Ready::default());
         sender.send(&ready).await.unwrap();
         let pid = std::process::id();
+        let metrics = Metrics::new(&[]);
         loop {
             tokio::select! {
                 message = receiver.recv() => match message.unwrap() {
                     Some(ToWorker::Collect) => {
-                        let counters = FromWorker::Counters(Snapshot::default());
+                        let counters = FromWorker::Counters(metrics.snapshot());
                         sender.send(&counters).await.unwrap();
                     }
                     Some(ToWorker::Drain) => return 0,
@@ -577,6 +581,15 @@ mod tests {
         async fn stop(self) {
             self.signals.send(Signal::Terminate).unwrap();
             self.end().await.unwrap();
+        }
+    }
+
+    /// How many workers have contributed to a snapshot.
+    fn workers(snapshot: &Snapshot) -> u64 {
+        let family = |sample: &&Sample| sample.family == Family::Workers;
+        match snapshot.samples.iter().find(family).map(|it| &it.value) {
+            Some(Value::Number(number)) => *number,
+            _ => 0,
         }
     }
 
@@ -696,8 +709,9 @@ mod tests {
     #[tokio::test]
     async fn counters_are_collected_from_every_worker() {
         let server = Fixture::running(2).await;
-        let snapshot = tokio::join!(server.control.collect(), server.control.collect());
-        assert_eq!(snapshot, (Snapshot::default(), Snapshot::default()));
+        let (first, second) = tokio::join!(server.control.collect(), server.control.collect());
+        assert_eq!(workers(&first), 2);
+        assert_eq!(workers(&second), 2);
         server.stop().await;
     }
 

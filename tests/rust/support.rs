@@ -11,6 +11,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use twinspan::app::{
     AppError, Application, BoxFuture, ConnInfo, Description, Interface, LocalAddr, Request,
     Response, Scheme,
@@ -106,7 +107,7 @@ impl Server {
             metrics: Arc::clone(&metrics.apps()[0]),
         });
         let router = Router::new(vec![Rule::mount(app, "", None)], "");
-        let drain = Drain::new(tokio::runtime::Handle::current());
+        let drain = Drain::new(tokio::runtime::Handle::current(), CancellationToken::new());
         let access_log =
             access_log.map(|sink| AccessLog::start(sink, Arc::clone(&metrics)).unwrap());
         let dispatcher = Dispatcher::new(

@@ -16,7 +16,7 @@ use twinspan::ws::Handshake;
 use twinspan_bridge::interface::Detected;
 use twinspan_bridge::routes;
 
-use crate::event_loop::EventLoop;
+use crate::event_loop::{EventLoop, Job};
 use crate::http::{Exchange, LeaveGuard};
 use crate::lifespan::Lifespan;
 use crate::scope::ScopeFactory;
@@ -158,7 +158,9 @@ impl Application for AsgiApplication {
             let body = std::mem::take(&mut request.body);
             let exchange = Exchange::new(shared, Arc::clone(&event_loop), body, reply_to);
             let guard = LeaveGuard::new(Arc::clone(&exchange));
-            event_loop.run(move |py, _| exchange.start(py, &request));
+            event_loop.push(Job::Run(Box::new(move |py, _| {
+                exchange.start(py, &request);
+            })));
             let answer = answer.await;
             guard.answered();
             answer.unwrap_or_else(|_| Err(AppError::Failed("the event loop has stopped".into())))
@@ -171,7 +173,7 @@ impl Application for AsgiApplication {
 
     fn startup(&self) -> BoxFuture<'_, Result<(), AppError>> {
         Box::pin(async {
-            self.event_loop.deliver_answers();
+            self.event_loop.connect();
             self.lifespan.startup().await
         })
     }

@@ -16,6 +16,7 @@ use tracing::error;
 use twinspan::config::LoopChoice;
 use twinspan::worker::Finished;
 use twinspan_bridge::bytes::Lender;
+use twinspan_bridge::doorbell::Doorbell;
 use twinspan_bridge::errors::traceback;
 use twinspan_bridge::outbox::{Answer, Outbox, ReplyTo};
 
@@ -42,7 +43,8 @@ pub struct EventLoop {
     inbox: Mutex<Inbox>,
     bell: Bell,
     outbox: Arc<Outbox>,
-    delivering: AtomicBool,
+    doorbell: Arc<Doorbell>,
+    connected: AtomicBool,
     /// Only the loop's thread reads and writes it.
     in_turn: AtomicBool,
     pub(crate) lender: Arc<Lender>,
@@ -99,7 +101,8 @@ impl EventLoop {
                 inbox: Mutex::default(),
                 bell,
                 outbox: Arc::new(Outbox::default()),
-                delivering: AtomicBool::new(false),
+                doorbell: Arc::default(),
+                connected: AtomicBool::new(false),
                 in_turn: AtomicBool::new(false),
                 lender: Lender::new(release),
                 python: Objects {
@@ -113,10 +116,12 @@ impl EventLoop {
         }))
     }
 
-    /// Starts the delivery of answers on the current I/O runtime, once.
-    pub(crate) fn deliver_answers(&self) {
-        if !self.delivering.swap(true, Ordering::Relaxed) {
+    /// Joins the loop with the current I/O runtime, once.
+    pub(crate) fn connect(self: &Arc<Self>) {
+        if !self.connected.swap(true, Ordering::Relaxed) {
             tokio::spawn(Arc::clone(&self.outbox).deliver());
+            let this = Arc::clone(self);
+            tokio::spawn(Arc::clone(&self.doorbell).serve(move || this.bell.ring()));
         }
     }
 
@@ -128,22 +133,28 @@ impl EventLoop {
         }
     }
 
-    /// Runs a closure on the loop's thread.
+    /// Runs a closure on the loop's thread; from any thread.
     pub(crate) fn run(&self, job: impl FnOnce(Python<'_>, &Arc<Self>) + Send + 'static) {
-        self.push(Job::Run(Box::new(job)));
-    }
-
-    pub(crate) fn push(&self, job: Job) {
-        let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
-        if inbox.closed {
-            return;
-        }
-        inbox.jobs.push(job);
-        let asleep = std::mem::take(&mut inbox.asleep);
-        drop(inbox);
-        if asleep {
+        if self.queue(Job::Run(Box::new(job))) {
             self.bell.ring();
         }
+    }
+
+    /// Hands over a job from an I/O thread, together with others that the thread finds.
+    pub(crate) fn push(&self, job: Job) {
+        if self.queue(job) {
+            self.doorbell.press();
+        }
+    }
+
+    /// Whether the loop must be woken for it.
+    fn queue(&self, job: Job) -> bool {
+        let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        if inbox.closed {
+            return false;
+        }
+        inbox.jobs.push(job);
+        std::mem::take(&mut inbox.asleep)
     }
 
     pub(crate) fn create_future<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {

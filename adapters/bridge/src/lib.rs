@@ -2,6 +2,7 @@
 //! headers without needless copies, errors for logs. The only crate that may hold `unsafe`.
 
 pub mod bytes;
+pub mod doorbell;
 pub mod errors;
 pub mod head;
 pub mod import;

@@ -28,7 +28,12 @@ pub fn read(
 ) -> Result<RouteTable, RoutesError> {
     let py = app.py();
     let unreadable = |error: &PyErr| RoutesError::Unreadable {
-        what: summary(py, error),
+        // `UnreadableRouter` says what; anything else is an error of the application's own objects.
+        what: error
+            .value(py)
+            .getattr(intern!(py, "what"))
+            .and_then(|what| what.extract())
+            .unwrap_or_else(|_| summary(py, error)),
     };
     let infos: Vec<RouteInfo> = py
         .import(intern!(py, "twinspan._routers"))

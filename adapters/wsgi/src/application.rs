@@ -16,13 +16,14 @@ use twinspan::app::{
 };
 use twinspan::config::AppConfig;
 use twinspan_bridge::bytes::Lender;
+use twinspan_bridge::doorbell::Doorbell;
 use twinspan_bridge::errors::{summary, traceback};
 use twinspan_bridge::outbox::{Outbox, ReplyTo};
 use twinspan_bridge::routes;
 
 use crate::environ::EnvironFactory;
 use crate::input::Input;
-use crate::pool::Pool;
+use crate::pool::{Full, Pool};
 use crate::response::{Responder, StartResponse};
 
 /// One WSGI application with its pool of threads.
@@ -30,7 +31,7 @@ pub struct WsgiApplication {
     shared: Arc<Shared>,
     router: Option<Arc<Py<PyAny>>>,
     threads: usize,
-    delivering: AtomicBool,
+    connected: AtomicBool,
 }
 
 /// What every request of the application needs.
@@ -40,6 +41,7 @@ struct Shared {
     environ: EnvironFactory,
     pool: Pool<Job>,
     outbox: Arc<Outbox>,
+    doorbell: Arc<Doorbell>,
     lender: Arc<Lender>,
 }
 
@@ -76,7 +78,7 @@ impl WsgiApplication {
                 if let Some(shared) = this.upgrade() {
                     let release = Job::Run(Box::new(|py, shared| shared.lender.release(py)));
                     // A full pool releases what came back with its next job anyway.
-                    drop(shared.pool.submit(release));
+                    let _ = shared.submit(release);
                 }
             };
             Shared {
@@ -84,7 +86,8 @@ impl WsgiApplication {
                 app: app.clone().unbind(),
                 environ,
                 pool: Pool::new(threads, config.queue),
-                outbox: Arc::new(Outbox::default()),
+                outbox: Arc::default(),
+                doorbell: Arc::default(),
                 lender: Lender::new(release),
             }
         });
@@ -93,7 +96,7 @@ impl WsgiApplication {
             shared,
             router: router.map(|router| Arc::new(router.unbind())),
             threads,
-            delivering: AtomicBool::new(false),
+            connected: AtomicBool::new(false),
         })
     }
 }
@@ -110,10 +113,9 @@ impl Application for WsgiApplication {
         let (reply_to, answer) = oneshot::channel();
         let submitted = self
             .shared
-            .pool
             .submit(Job::Request(Box::new(request), reply_to));
         Box::pin(async move {
-            submitted.map_err(|(_, full)| AppError::Overloaded {
+            submitted.map_err(|full| AppError::Overloaded {
                 waiting: full.waiting,
             })?;
             answer
@@ -123,8 +125,10 @@ impl Application for WsgiApplication {
     }
 
     fn startup(&self) -> BoxFuture<'_, Result<(), AppError>> {
-        if !self.delivering.swap(true, Ordering::Relaxed) {
+        if !self.connected.swap(true, Ordering::Relaxed) {
             tokio::spawn(Arc::clone(&self.shared.outbox).deliver());
+            let shared = Arc::clone(&self.shared);
+            tokio::spawn(Arc::clone(&self.shared.doorbell).serve(move || shared.pool.wake()));
         }
         Box::pin(std::future::ready(Ok(())))
     }
@@ -141,7 +145,7 @@ impl Application for WsgiApplication {
             let router = router.as_ref().map(|router| router.bind(py));
             let _ = send.send(routes::read(shared.app.bind(py), router));
         }));
-        let submitted = self.shared.pool.submit(read);
+        let submitted = self.shared.submit(read);
         Box::pin(async move {
             let unreadable = || RoutesError::Unreadable {
                 what: "an application that has stopped".into(),
@@ -207,6 +211,14 @@ impl PoolThread {
 }
 
 impl Shared {
+    /// Hands a job to the threads; a refused one is dropped.
+    fn submit(&self, job: Job) -> Result<(), Full> {
+        if self.pool.submit(job).map_err(|(_, full)| full)? {
+            self.doorbell.press();
+        }
+        Ok(())
+    }
+
     /// Runs the application for one request.
     fn serve(&self, py: Python<'_>, mut request: Box<Request>, reply_to: ReplyTo) {
         if reply_to.is_closed() {

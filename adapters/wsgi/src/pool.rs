@@ -79,11 +79,12 @@ impl<J> Pool<J> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands over a job; never waits.
+    /// Hands over a job; never waits. Tells whether [`Pool::wake`] must be called for it, now or after
+    /// more were handed over.
     ///
     /// # Errors
     /// [`Full`] gives the job back when it would have to wait behind `queue` others.
-    pub(crate) fn submit(&self, job: J) -> Result<(), (J, Full)> {
+    pub(crate) fn submit(&self, job: J) -> Result<bool, (J, Full)> {
         let mut state = self.lock();
         let waiting = state.jobs.len();
         let free = self.threads.saturating_sub(state.busy);
@@ -91,10 +92,18 @@ impl<J> Pool<J> {
             return Err((job, Full { waiting }));
         }
         state.jobs.push_back(job);
+        let wake = !state.waking && !state.idle.is_empty();
+        state.waking |= wake;
+        Ok(wake)
+    }
+
+    /// Wakes a thread for what was submitted.
+    pub(crate) fn wake(&self) {
+        let mut state = self.lock();
+        state.waking = false;
         let woken = wake_one(&mut state);
         drop(state);
         unpark(woken);
-        Ok(())
     }
 
     /// Counts the calling thread, or the one about to be made, among the pool's; `false` when there are enough.
@@ -220,6 +229,12 @@ mod tests {
         }
     }
 
+    fn submit(pool: &Pool<Box<dyn FnOnce() + Send>>, job: Box<dyn FnOnce() + Send>) {
+        if pool.submit(job).ok().unwrap() {
+            pool.wake();
+        }
+    }
+
     #[test]
     fn jobs_run_at_once_on_as_many_threads_as_allowed() {
         let pool = Arc::new(Pool::new(3, 10));
@@ -230,7 +245,7 @@ mod tests {
             let job: Box<dyn FnOnce() + Send> = Box::new(move || {
                 barrier.wait();
             });
-            assert!(pool.submit(job).is_ok());
+            submit(&pool, job);
         }
         // Passes only when all three run at the same time.
         barrier.wait();
@@ -247,10 +262,10 @@ mod tests {
             started.send(()).unwrap();
             blocked.recv().unwrap();
         });
-        assert!(pool.submit(first).is_ok());
+        submit(&pool, first);
         running.recv().unwrap();
-        assert!(pool.submit(Box::new(|| ())).is_ok());
-        assert!(pool.submit(Box::new(|| ())).is_ok());
+        submit(&pool, Box::new(|| ()));
+        submit(&pool, Box::new(|| ()));
         let (_, full) = pool.submit(Box::new(|| ())).err().unwrap();
         assert_eq!(full, Full { waiting: 2 });
         assert_eq!(
@@ -277,7 +292,7 @@ mod tests {
                         let done = done.clone();
                         let job: Box<dyn FnOnce() + Send> =
                             Box::new(move || done.send(submitter * 1000 + number).unwrap());
-                        assert!(pool.submit(job).is_ok());
+                        submit(&pool, job);
                     }
                 })
             })
@@ -293,7 +308,7 @@ mod tests {
     #[test]
     fn closing_gives_back_what_waits_and_ends_the_threads() {
         let pool: Arc<Pool<Box<dyn FnOnce() + Send>>> = Arc::new(Pool::new(1, 10));
-        assert!(pool.submit(Box::new(|| ())).is_ok());
+        submit(&pool, Box::new(|| ()));
         assert_eq!(pool.close().len(), 1);
         assert!(pool.next().is_none());
         assert!(pool.submit(Box::new(|| ())).is_err());
