@@ -28,8 +28,7 @@ class Http2:
 
     def __init__(self, server: Server) -> None:
         self.socket = socket.create_connection(("127.0.0.1", server.port), timeout=LONG)
-        config = H2Configuration(client_side=True, header_encoding="utf-8")
-        self.connection = H2Connection(config)
+        self.connection = H2Connection(H2Configuration(client_side=True))
         self.connection.initiate_connection()
         self.seen: list[Event] = []
         settings = self.wait_for(RemoteSettingsChanged)
@@ -57,7 +56,8 @@ class Http2:
             (":authority", "shop.example"),
         ]
         self.connection.send_headers(STREAM, [*target, *fields])
-        return dict(self.wait_for(ResponseReceived).headers or ())
+        answer = self.wait_for(ResponseReceived)
+        return {name.decode(): value.decode() for name, value in answer.headers or ()}
 
     def send(self, data: bytes) -> None:
         self.connection.send_data(STREAM, data)
