@@ -195,7 +195,7 @@ lint-python: $(STAMPS)/tools
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check .
 	@echo "==> pyright"
-	@$(BIN)/pyright --warnings
+	@$(BIN)/pyright --warnings --project .
 
 .PHONY: stubs
 stubs: extension

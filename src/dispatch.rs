@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, SERVER, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, SERVER, UPGRADE};
 use http::request::Parts;
-use http::{HeaderValue, Method, StatusCode, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -123,7 +123,12 @@ impl Dispatcher {
             record.resets_connection = false;
         }
         record.status = response.status();
-        response.map(|body| Tracked { body, record })
+        let left = if record.is_bodiless() {
+            None
+        } else {
+            declared_length(response.headers())
+        };
+        response.map(|body| Tracked { body, left, record })
     }
 
     async fn answer(
@@ -309,6 +314,15 @@ impl Record {
         self.app = Some(Arc::clone(app));
         self.rule = Some(Arc::clone(&at.rule));
     }
+
+    /// Whether the response ends with its head, whatever its fields say (RFC 9112 §6.3).
+    fn is_bodiless(&self) -> bool {
+        self.is_head
+            || matches!(
+                self.status,
+                StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED | StatusCode::SWITCHING_PROTOCOLS
+            )
+    }
 }
 
 impl Drop for Record {
@@ -340,10 +354,38 @@ impl Drop for Record {
     }
 }
 
-/// A response body that is followed to its end.
+/// The length that the application has promised. Adapters let nothing through that is not one number.
+fn declared_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// A response body that is followed to its end, and held to its declared length: hyper trusts applications
+/// to keep their word, and a body that does not would break the next response of the connection.
 pub(crate) struct Tracked {
     body: Body,
+    /// Bytes that are still to come, where the head says how many.
+    left: Option<u64>,
     record: Record,
+}
+
+impl Tracked {
+    /// Cuts off what was not announced.
+    fn within_length(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
+        let Some(left) = &mut self.left else {
+            return frame;
+        };
+        let length = frame.data_ref().map_or(0, Bytes::len) as u64;
+        if length <= *left {
+            *left -= length;
+            return frame;
+        }
+        if let Some(app) = &self.record.app {
+            error!(app = %app.name, "a response is longer than its Content-Length: the rest is not sent");
+        }
+        let kept = usize::try_from(std::mem::take(left)).unwrap_or(usize::MAX);
+        self.body = Body::empty();
+        frame.map_data(|data| data.slice(..kept.min(data.len())))
+    }
 }
 
 impl fmt::Debug for Tracked {
@@ -360,7 +402,17 @@ impl http_body::Body for Tracked {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let frame = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+            Some(Ok(frame)) => Some(Ok(self.within_length(frame))),
+            None if self.left.is_some_and(|left| left > 0) => {
+                let problem = "a response is shorter than its Content-Length".to_owned();
+                if let Some(app) = &self.record.app {
+                    error!(app = %app.name, "{problem}");
+                }
+                Some(Err(BodyError::Aborted(problem)))
+            }
+            frame => frame,
+        };
         match &frame {
             Some(Ok(frame)) => {
                 self.record.sent += frame.data_ref().map_or(0, Bytes::len) as u64;
@@ -377,21 +429,18 @@ impl http_body::Body for Tracked {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.is_end_stream() && self.left.is_none_or(|left| left == 0)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.left
+            .map_or_else(|| self.body.size_hint(), SizeHint::with_exact)
     }
 }
 
 impl Drop for Tracked {
     fn drop(&mut self) {
-        let bodiless = self.record.is_head
-            || matches!(
-                self.record.status,
-                StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED | StatusCode::SWITCHING_PROTOCOLS
-            );
-        self.record.complete |= bodiless || self.body.is_end_stream();
+        let complete = self.record.is_bodiless() || http_body::Body::is_end_stream(self);
+        self.record.complete |= complete;
     }
 }

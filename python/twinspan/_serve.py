@@ -6,17 +6,19 @@ import json
 import signal
 import threading
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any
 
-from . import _twinspan
+from ._twinspan import Server as _Server
 
 if TYPE_CHECKING:
     from types import FrameType, TracebackType
 
+    from typing_extensions import Self
+
 Application = Callable[..., Any]
 """A WSGI or ASGI application; which of the two is seen, not declared."""
 
-Target = Union[str, Application]
+Target = str | Application
 """An application, or where it is found: ``module:attr``."""
 
 
@@ -24,9 +26,10 @@ class Server:
     """One server; several may run in a process at once, on any threads.
 
     Applications are given as for the command ``twinspan``: the last one answers whatever no other
-    does, each before it exactly the routes that its own router defines. ``mounts`` maps path prefixes
-    to applications. ``options`` are those of the command, with underscores (``threads=4``); files and
-    the environment are not read.
+    does, each before it exactly the routes that its own router defines. ``mounts`` maps path
+    prefixes to applications. ``options`` are those of the command, with underscores
+    (``threads=4``), except ``workers``, which are processes; files and the environment are not
+    read.
 
     Raises ``ValueError`` for an option that is wrong and ``RuntimeError`` for an address in use.
     """
@@ -42,7 +45,7 @@ class Server:
             arguments["mount"] = [
                 f"{prefix}={_target(app, objects)}" for prefix, app in mounts.items()
             ]
-        self._server = _twinspan.Server(json.dumps(arguments), objects)
+        self._server = _Server(json.dumps(arguments), objects)
         self._thread: threading.Thread | None = None
 
     @property
@@ -82,7 +85,7 @@ class Server:
             self._thread.join()
             self._thread = None
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> Self:
         self.start()
         return self
 

@@ -4,6 +4,7 @@ from typing import Any, final
 __version__: str
 
 def run(arguments: Sequence[str]) -> int: ...
+
 @final
 class Server:
     def __new__(cls, options: str, objects: dict[str, Callable[..., Any]]) -> Server: ...

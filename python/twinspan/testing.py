@@ -1,18 +1,25 @@
 """Servers for tests: real sockets, any free port, stopped at the end of a ``with`` block.
 
-    from twinspan.testing import Server
+```
+from twinspan.testing import Server
 
-    def test_shop():
-        with Server(app) as server:
-            assert httpx.get(server.url + "/").status_code == 200
+
+def test_shop():
+    with Server(app) as server:
+        assert httpx.get(server.url + "/").status_code == 200
+```
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from ._serve import Server as _Server
-from ._serve import Target
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ._serve import Target
 
 
 class Server(_Server):
@@ -40,7 +47,3 @@ class Server(_Server):
     def url(self) -> str:
         """``http://127.0.0.1:49152``, without a slash at the end."""
         return f"http://{self.address}"
-
-    def __enter__(self) -> Server:
-        super().__enter__()
-        return self

@@ -276,7 +276,12 @@ impl Server {
                 }
             }
         }
-        self.status.send_replace(self.supervisor.status());
+        let status = self.supervisor.status();
+        if status.stopping {
+            // Whoever connects now goes to another server, or learns that there is none.
+            self.listeners = [].into();
+        }
+        self.status.send_replace(status);
         None
     }
 
@@ -633,6 +638,20 @@ mod tests {
     async fn a_process_that_ends_without_a_word_at_the_start_is_named_by_its_status() {
         let server = Fixture::start(1, "exit 9");
         let error = server.end().await.unwrap_err();
+        assert_eq!(error.to_string(), "error: a worker exited with status 9");
+    }
+
+    #[tokio::test]
+    async fn a_worker_whose_children_live_on_is_judged_by_its_own_exit() {
+        // The child holds the channel as descriptor 3.
+        let script = "exec 3<&0; sleep 15 >/dev/null 2>&1 & exit 9";
+        let command = WorkerCommand {
+            program: "/bin/sh".into(),
+            args: vec!["-c".into(), script.into()],
+        };
+        let server = Fixture::start_command(1, "", command);
+        let ended = tokio::time::timeout(Duration::from_secs(10), server.end());
+        let error = ended.await.unwrap().unwrap_err();
         assert_eq!(error.to_string(), "error: a worker exited with status 9");
     }
 

@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 use pyo3_async_runtimes::TaskLocals;
 use tokio::sync::oneshot;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 use twinspan::app::{AppError, BoxFuture};
 use twinspan::config::LifespanMode;
 use twinspan_bridge::errors::{summary, traceback};
@@ -138,8 +138,7 @@ impl Lifespan {
         if took_part || self.mode == LifespanMode::On {
             return Err(failed(problem));
         }
-        info!(%app, "takes no part in the lifespan protocol");
-        debug!(%app, problem, "how the lifespan call ended");
+        debug!(%app, problem, "takes no part in the lifespan protocol");
         Ok(())
     }
 

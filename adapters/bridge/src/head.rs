@@ -1,7 +1,8 @@
 //! Response heads that an application made, checked before a byte of them is sent.
 
 use http::header::{
-    CONNECTION, HeaderMap, HeaderName, HeaderValue, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRAILER, TRANSFER_ENCODING,
+    UPGRADE,
 };
 use http::{Response, StatusCode};
 use twinspan::body::Body;
@@ -15,6 +16,8 @@ pub enum HeadError {
     Name(String),
     #[error("the value of header `{name}` holds a control character (RFC 9110 §5.5)")]
     Value { name: String },
+    #[error("the Content-Length must be one number, not {0:?} (RFC 9110 §8.6)")]
+    Length(String),
     #[error("header `{0}` belongs to the connection, which is the server's (RFC 9110 §7.6.1)")]
     HopByHop(String),
 }
@@ -41,8 +44,27 @@ pub fn append(headers: &mut HeaderMap, name: &[u8], value: &[u8]) -> Result<(), 
     let value = HeaderValue::from_bytes(value.trim_ascii()).map_err(|_| HeadError::Value {
         name: parsed.to_string(),
     })?;
+    if parsed == CONTENT_LENGTH {
+        check_length(headers, &value)?;
+    }
     headers.append(parsed, value);
     Ok(())
+}
+
+/// Clients that disagree about the length of a response disagree about what follows it.
+fn check_length(headers: &HeaderMap, value: &HeaderValue) -> Result<(), HeadError> {
+    let is_number = value.as_bytes().iter().all(u8::is_ascii_digit)
+        && value.to_str().is_ok_and(|text| text.parse::<u64>().is_ok());
+    let earlier = headers.get(CONTENT_LENGTH);
+    if is_number && earlier.is_none() {
+        return Ok(());
+    }
+    let all: Vec<_> = earlier
+        .into_iter()
+        .chain([value])
+        .map(|value| String::from_utf8_lossy(value.as_bytes()))
+        .collect();
+    Err(HeadError::Length(all.join(", ")))
 }
 
 /// Headers that describe one connection; an application sees none and sets none.
