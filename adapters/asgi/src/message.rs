@@ -52,9 +52,7 @@ pub(crate) fn headers(message: &Bound<'_, PyDict>) -> PyResult<HeaderMap> {
         return Ok(headers);
     }
     for pair in pairs.try_iter()? {
-        let (name, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = pair?
-            .extract()
-            .map_err(|_| PyTypeError::new_err("`headers` must hold pairs of a name and a value"))?;
+        let (name, value) = pair_of(&pair?)?;
         let name = byte_string(&name, "a header's name")?;
         let value = byte_string(&value, "a header's value")?;
         // The server frames the message itself; uvicorn and others drop these, and applications that
@@ -69,6 +67,20 @@ pub(crate) fn headers(message: &Bound<'_, PyDict>) -> PyResult<HeaderMap> {
             .map_err(|error| PyValueError::new_err(error.to_string()))?;
     }
     Ok(headers)
+}
+
+/// A name and a value: any iterable of two, though nearly all are tuples.
+fn pair_of<'py>(pair: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
+    if let Ok(pair) = pair.extract() {
+        return Ok(pair);
+    }
+    let mut items = pair.try_iter().into_iter().flatten();
+    match (items.next(), items.next(), items.next()) {
+        (Some(Ok(name)), Some(Ok(value)), None) => Ok((name, value)),
+        _ => Err(PyTypeError::new_err(
+            "`headers` must hold pairs of a name and a value",
+        )),
+    }
 }
 
 fn byte_string<'a, 'py>(

@@ -17,6 +17,8 @@ pub enum HeadError {
     Value { name: String },
     #[error("header `{0}` belongs to the connection, which is the server's (RFC 9110 §7.6.1)")]
     HopByHop(String),
+    #[error("a response cannot have so many headers")]
+    TooMany,
 }
 
 /// Checks a status.
@@ -41,7 +43,9 @@ pub fn append(headers: &mut HeaderMap, name: &[u8], value: &[u8]) -> Result<(), 
     let value = HeaderValue::from_bytes(value.trim_ascii()).map_err(|_| HeadError::Value {
         name: parsed.to_string(),
     })?;
-    headers.append(parsed, value);
+    headers
+        .try_append(parsed, value)
+        .map_err(|_| HeadError::TooMany)?;
     Ok(())
 }
 
