@@ -69,14 +69,14 @@ pub(crate) fn headers(message: &Bound<'_, PyDict>) -> PyResult<HeaderMap> {
     Ok(headers)
 }
 
-/// A tuple, a list, or anything else with two items.
+/// A name and a value: any iterable of two, though nearly all are tuples.
 fn pair_of<'py>(pair: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
     if let Ok(pair) = pair.extract() {
         return Ok(pair);
     }
-    let mut items = pair.try_iter()?;
+    let mut items = pair.try_iter().into_iter().flatten();
     match (items.next(), items.next(), items.next()) {
-        (Some(name), Some(value), None) => Ok((name?, value?)),
+        (Some(Ok(name)), Some(Ok(value)), None) => Ok((name, value)),
         _ => Err(PyTypeError::new_err(
             "`headers` must hold pairs of a name and a value",
         )),
