@@ -44,7 +44,14 @@ pub trait Application: Send + Sync + fmt::Debug + 'static {
         Box::pin(std::future::ready(Ok(())))
     }
 
-    /// Runs after the last connection has drained (ASGI `lifespan.shutdown`).
+    /// Returns when nothing runs any more for requests that were accepted: a client may have its
+    /// response, or have gone, while a thread or a background task still works.
+    fn settled(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    /// Runs after the last connection has drained (ASGI `lifespan.shutdown`). What has not settled by then
+    /// is cut off.
     fn shutdown(&self) -> BoxFuture<'_, Result<(), AppError>> {
         Box::pin(std::future::ready(Ok(())))
     }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
@@ -78,6 +79,7 @@ where
     R: FnOnce(Result<Started, LoadError>) -> BoxFuture<'static, ()> + Send + 'static,
 {
     let loaded = load(host, &config);
+    let given_up = stop.clone();
     let threads = config.io_threads;
     let io = IoThreads::start(threads, move |handle| async move {
         let started = match loaded {
@@ -98,6 +100,8 @@ where
         }
     })?;
     host.drive(&io.finished);
+    // A host that cannot go on takes its worker with it.
+    given_up.cancel();
     io.join();
     Ok(())
 }
@@ -215,6 +219,7 @@ impl Worker {
         }
         self.drain.begun().await;
         let limit = self.config.timeouts.graceful_shutdown;
+        let deadline = Instant::now() + limit;
         let dropped = self.drain.finish(limit).await;
         if dropped > 0 {
             warn!(
@@ -222,6 +227,12 @@ impl Worker {
                 ?limit,
                 "connections were cut off: they did not finish in time"
             );
+        }
+        for app in &self.loaded {
+            let settled = app.application.settled();
+            if tokio::time::timeout_at(deadline, settled).await.is_err() {
+                warn!(app = %app.config.name, ?limit, "work for requests is cut off: it did not finish in time");
+            }
         }
         stop_all(&self.loaded).await;
     }
@@ -295,13 +306,14 @@ async fn start_one(app: &Loaded, limit: Duration) -> Result<(), LoadError> {
     })
 }
 
-/// An application that hangs in its shutdown holds the server up no longer than this.
+/// Applications that hang in their shutdown hold the server up no longer than this, all together.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
 
 /// Stops applications in reverse order.
 async fn stop_all(loaded: &[Loaded]) {
+    let deadline = Instant::now() + SHUTDOWN_LIMIT;
     for app in loaded.iter().rev() {
-        match tokio::time::timeout(SHUTDOWN_LIMIT, app.application.shutdown()).await {
+        match tokio::time::timeout_at(deadline, app.application.shutdown()).await {
             Ok(Ok(())) => debug!(app = %app.config.name, "stopped"),
             Ok(Err(error)) => error!(app = %app.config.name, %error, "the shutdown failed"),
             Err(_) => {

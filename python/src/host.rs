@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use tracing::error;
@@ -24,6 +25,8 @@ const SIGNALS: Duration = Duration::from_millis(200);
 pub(crate) struct PythonHost {
     /// Applications that were handed over instead of named, by target.
     objects: Option<Py<PyDict>>,
+    /// What ended the run early.
+    interrupt: Mutex<Option<PyErr>>,
     /// Made with the first ASGI application: without one there is no loop, no thread, no import.
     event_loop: Mutex<Option<Arc<EventLoop>>>,
 }
@@ -38,8 +41,24 @@ impl PythonHost {
     pub(crate) fn new(objects: Option<Py<PyDict>>) -> Self {
         Self {
             objects,
+            interrupt: Mutex::default(),
             event_loop: Mutex::default(),
         }
+    }
+
+    /// The exception of a signal handler, `KeyboardInterrupt` say, that ended the run early.
+    pub(crate) fn interrupt(&self) -> Option<PyErr> {
+        self.interrupt
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+
+    fn interrupted(&self, error: PyErr) {
+        *self
+            .interrupt
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(error);
     }
 
     fn event_loop(&self, py: Python<'_>, config: &Config) -> PyResult<Arc<EventLoop>> {
@@ -129,15 +148,15 @@ impl Host for PythonHost {
             if let Some(event_loop) = event_loop
                 && let Err(error) = event_loop.run_until(py, finished)
             {
-                error!("the event loop broke\n{}", traceback(py, &error).trim_end());
+                if !error.is_instance_of::<PyKeyboardInterrupt>(py) {
+                    error!("the event loop broke\n{}", traceback(py, &error).trim_end());
+                }
+                return self.interrupted(error);
             }
             // Signal handlers of Python run on this thread, and only when it comes back to Python.
             while !py.detach(|| finished.wait(SIGNALS)) {
                 if let Err(error) = py.check_signals() {
-                    error!(
-                        "a signal handler raised\n{}",
-                        traceback(py, &error).trim_end()
-                    );
+                    return self.interrupted(error);
                 }
             }
         });

@@ -83,7 +83,7 @@ impl Server {
         };
         let (config, stop) = (Arc::clone(&self.config), self.stop.clone());
         py.detach(|| worker::run(&self.host, config, listeners, stop, report))?;
-        Ok(())
+        self.host.interrupt().map_or(Ok(()), Err)
     }
 
     /// Waits until every application has started.

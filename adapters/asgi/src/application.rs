@@ -1,7 +1,9 @@
 //! An ASGI application as the core sees it.
 
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Duration;
 
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -22,6 +24,9 @@ use crate::lifespan::Lifespan;
 use crate::scope::ScopeFactory;
 use crate::websocket::Connection;
 
+/// How long tasks that were cancelled may take to put away what they had.
+const CANCELLED_LIMIT: Duration = Duration::from_secs(1);
+
 /// One ASGI application on the worker's event loop.
 pub struct AsgiApplication {
     shared: Arc<Shared>,
@@ -41,6 +46,62 @@ pub(crate) struct Shared {
     websocket: ScopeFactory,
     /// What lifespan left behind, once it has started.
     state: OnceLock<Py<PyDict>>,
+    pub(crate) running: Running,
+}
+
+/// Requests whose task goes on, also when their client has had its response or has gone.
+#[derive(Default)]
+pub(crate) struct Running {
+    state: Mutex<RunningState>,
+}
+
+#[derive(Default)]
+struct RunningState {
+    /// By address: an exchange is one allocation to its end.
+    exchanges: HashMap<usize, Weak<Exchange>>,
+    /// Told when nothing is left.
+    settled: Vec<oneshot::Sender<()>>,
+}
+
+impl Running {
+    fn lock(&self) -> MutexGuard<'_, RunningState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn add(&self, exchange: &Arc<Exchange>) {
+        let key = Arc::as_ptr(exchange).addr();
+        self.lock().exchanges.insert(key, Arc::downgrade(exchange));
+    }
+
+    pub(crate) fn remove(&self, exchange: &Arc<Exchange>) {
+        let mut state = self.lock();
+        state.exchanges.remove(&Arc::as_ptr(exchange).addr());
+        if state.exchanges.is_empty() {
+            for settled in std::mem::take(&mut state.settled) {
+                // An error means that the wait was given up.
+                let _ = settled.send(());
+            }
+        }
+    }
+
+    /// Returns when no task goes on.
+    async fn settled(&self) {
+        let (send, receive) = oneshot::channel();
+        {
+            let mut state = self.lock();
+            if state.exchanges.is_empty() {
+                return;
+            }
+            state.settled.push(send);
+        }
+        // The sender is dropped with the last exchange at the latest.
+        let _ = receive.await;
+    }
+
+    fn all(&self) -> Vec<Arc<Exchange>> {
+        let state = self.lock();
+        state.exchanges.values().filter_map(Weak::upgrade).collect()
+    }
 }
 
 impl Shared {
@@ -131,6 +192,7 @@ impl AsgiApplication {
             http: ScopeFactory::new(py, "http")?,
             websocket: ScopeFactory::new(py, "websocket")?,
             state: OnceLock::new(),
+            running: Running::default(),
         });
         Ok(Self {
             lifespan: Lifespan::new(Arc::clone(&shared), Arc::clone(event_loop), config.lifespan),
@@ -178,8 +240,25 @@ impl Application for AsgiApplication {
         })
     }
 
+    fn settled(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.shared.running.settled())
+    }
+
     fn shutdown(&self) -> BoxFuture<'_, Result<(), AppError>> {
-        Box::pin(self.lifespan.shutdown())
+        Box::pin(async {
+            let left = self.shared.running.all();
+            if !left.is_empty() {
+                // Before the application puts away what they work with.
+                self.event_loop.run(move |py, _| {
+                    for exchange in left {
+                        exchange.cancel(py);
+                    }
+                });
+                let settled = self.shared.running.settled();
+                let _ = tokio::time::timeout(CANCELLED_LIMIT, settled).await;
+            }
+            self.lifespan.shutdown().await
+        })
     }
 
     fn routes(&self) -> BoxFuture<'_, Result<RouteTable, RoutesError>> {

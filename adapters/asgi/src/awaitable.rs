@@ -41,6 +41,16 @@ impl Waiters {
         futures.push(future);
     }
 
+    /// Forgets a future that nobody waits on any more.
+    fn remove(&self, future: &Py<PyAny>) {
+        let mut futures = self.futures.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(position) = futures.iter().position(|known| known.is(future)) {
+            let removed = futures.swap_remove(position);
+            drop(futures);
+            drop(removed);
+        }
+    }
+
     /// Lets every waiting task look again.
     pub(crate) fn notify(&self, py: Python<'_>) {
         let futures = {
@@ -69,7 +79,11 @@ pub(crate) fn awaitable<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     // Not asked here: what a task that never runs has been given is lost.
     let awaitable = Awaitable {
-        waiting: Mutex::new(Some((source, operation))),
+        waiting: Mutex::new(Some(Waiting {
+            source,
+            operation,
+            future: None,
+        })),
     };
     Ok(Bound::new(py, awaitable)?.into_any())
 }
@@ -128,11 +142,18 @@ fn thrown(
 #[pyclass(frozen)]
 struct Awaitable {
     /// `None` once the result was taken, or nobody wants it any more.
-    waiting: Mutex<Option<(Arc<dyn Source>, Operation)>>,
+    waiting: Mutex<Option<Waiting>>,
+}
+
+struct Waiting {
+    source: Arc<dyn Source>,
+    operation: Operation,
+    /// What the task waits on now.
+    future: Option<Py<PyAny>>,
 }
 
 impl Awaitable {
-    fn lock(&self) -> MutexGuard<'_, Option<(Arc<dyn Source>, Operation)>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Waiting>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -149,15 +170,18 @@ impl Awaitable {
 
     /// Ends with the result, or yields a future that asyncio waits for before it asks again.
     fn __next__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let Some((source, operation)) = self.lock().take() else {
+        // Taken in a statement of its own: no lock is held while Python code may run.
+        let waiting = self.lock().take();
+        let Some(mut waiting) = waiting else {
             return Err(PyStopIteration::new_err(()));
         };
-        if let Some(result) = source.poll(py, operation)? {
+        if let Some(result) = waiting.source.poll(py, waiting.operation)? {
             return Err(PyStopIteration::new_err((result,)));
         }
-        let future = source.event_loop().create_future(py)?;
-        source.waiters().add(future.clone().unbind());
-        *self.lock() = Some((source, operation));
+        let future = waiting.source.event_loop().create_future(py)?;
+        waiting.source.waiters().add(future.clone().unbind());
+        waiting.future = Some(future.clone().unbind());
+        *self.lock() = Some(waiting);
         // The future's own iterator marks it as waited for and yields it.
         let step = future.call_method0(intern!(py, "__await__"))?;
         Ok(step.call_method0(intern!(py, "__next__"))?.unbind())
@@ -179,6 +203,12 @@ impl Awaitable {
     }
 
     fn close(&self) {
-        *self.lock() = None;
+        let waiting = self.lock().take();
+        if let Some(waiting) = waiting
+            && let Some(future) = &waiting.future
+        {
+            // A task that gives up again and again, with a timeout say, must not leave a trail.
+            waiting.source.waiters().remove(future);
+        }
     }
 }

@@ -6,18 +6,21 @@
 
 use std::fmt;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
-use tracing::error;
+use pyo3::types::{PyDict, PySet};
+use tracing::{error, warn};
 use twinspan::config::LoopChoice;
 use twinspan::worker::Finished;
 use twinspan_bridge::bytes::Lender;
 use twinspan_bridge::doorbell::Doorbell;
-use twinspan_bridge::errors::traceback;
+use twinspan_bridge::errors::{summary, traceback};
 use twinspan_bridge::outbox::{Answer, Outbox, ReplyTo};
 
 type Run = Box<dyn FnOnce(Python<'_>, &Arc<EventLoop>) + Send>;
@@ -37,6 +40,11 @@ pub(crate) trait Wake: Send + Sync {
 
 /// Jobs that one turn of the loop runs at most.
 const BATCH: usize = 256;
+/// How long what is left may take to end when the loop closes.
+const CLOSING_LIMIT: Duration = Duration::from_secs(1);
+
+/// One step of closing the loop; the next is taken even when it fails.
+type Step = fn(&EventLoop, Python<'_>) -> PyResult<()>;
 
 /// One asyncio loop and the way to it.
 pub struct EventLoop {
@@ -47,6 +55,8 @@ pub struct EventLoop {
     connected: AtomicBool,
     /// Only the loop's thread reads and writes it.
     in_turn: AtomicBool,
+    /// The worker has finished; only the loop's thread reads and writes it.
+    stopping: AtomicBool,
     pub(crate) lender: Arc<Lender>,
     python: Objects,
 }
@@ -104,6 +114,7 @@ impl EventLoop {
                 doorbell: Arc::default(),
                 connected: AtomicBool::new(false),
                 in_turn: AtomicBool::new(false),
+                stopping: AtomicBool::new(false),
                 lender: Lender::new(release),
                 python: Objects {
                     create_future: event_loop
@@ -191,51 +202,129 @@ impl EventLoop {
         )?;
         self.bell.ring();
         let this = Arc::clone(self);
-        finished.on(move || this.run(|py, event_loop| event_loop.stop(py)));
-        event_loop.call_method0(intern!(py, "run_forever"))?;
-        event_loop.call_method1(intern!(py, "remove_reader"), (self.bell.fd.as_raw_fd(),))?;
-        self.close(py)
+        finished.on(move || {
+            this.run(|py, event_loop| event_loop.stop(py));
+            // The I/O threads, which may have been about to ring, have gone.
+            this.bell.ring();
+        });
+        let ran = self.run_to_the_end(py);
+        self.close(py);
+        ran
+    }
+
+    /// Goes on until the worker stops the loop, whatever applications do to it.
+    fn run_to_the_end(&self, py: Python<'_>) -> PyResult<()> {
+        let event_loop = self.python.event_loop.bind(py);
+        loop {
+            let ran = event_loop.call_method0(intern!(py, "run_forever"));
+            if self.stopping.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            match ran {
+                Ok(_) => warn!("an application stopped the event loop; it goes on"),
+                // asyncio hands on what a task raised to end the process. That task has ended with it,
+                // and its request with an error; the others go on.
+                Err(error) if ends_process(py, &error) && !is_ctrl_c(py, &error)? => {
+                    warn!(error = %summary(py, &error), "an application tried to end the process; it goes on");
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     fn stop(&self, py: Python<'_>) {
+        self.stopping.store(true, Ordering::Relaxed);
         if let Err(error) = self.python.event_loop.bind(py).call_method0("stop") {
             error!(error = %traceback(py, &error), "the event loop cannot be stopped");
         }
     }
 
     /// Cancels what is left, as `asyncio.run` does, and closes the loop.
-    fn close(&self, py: Python<'_>) -> PyResult<()> {
+    fn close(&self, py: Python<'_>) {
         let left = {
             let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
             inbox.closed = true;
             std::mem::take(&mut inbox.jobs)
         };
         drop(left);
-        let event_loop = self.python.event_loop.bind(py);
-        let asyncio = py.import("asyncio")?;
-        let tasks: Vec<Bound<'_, PyAny>> = asyncio
-            .call_method1("all_tasks", (event_loop,))?
-            .try_iter()?
-            .collect::<PyResult<_>>()?;
-        if !tasks.is_empty() {
-            for task in &tasks {
-                task.call_method0("cancel")?;
+        let steps: [(&str, Step); 4] = [
+            ("cancel its tasks", Self::cancel_tasks),
+            ("end its generators and threads", Self::end_generators),
+            ("let go of its queue", Self::remove_reader),
+            ("close", Self::close_loop),
+        ];
+        for (what, step) in steps {
+            if let Err(error) = step(self, py) {
+                warn!(error = %summary(py, &error), "the event loop could not {what}");
             }
-            let options = PyDict::new(py);
-            options.set_item("return_exceptions", true)?;
-            let all = asyncio
-                .getattr("gather")?
-                .call(pyo3::types::PyTuple::new(py, tasks)?, Some(&options))?;
-            event_loop.call_method1("run_until_complete", (all,))?;
-        }
-        for ending in ["shutdown_asyncgens", "shutdown_default_executor"] {
-            let ending = event_loop.call_method0(ending)?;
-            event_loop.call_method1("run_until_complete", (ending,))?;
         }
         self.lender.release(py);
-        asyncio.call_method1("set_event_loop", (py.None(),))?;
-        event_loop.call_method0("close")?;
+    }
+
+    fn cancel_tasks(&self, py: Python<'_>) -> PyResult<()> {
+        let event_loop = self.python.event_loop.bind(py);
+        let tasks = py
+            .import("asyncio")?
+            .call_method1("all_tasks", (event_loop,))?;
+        for task in tasks.try_iter()? {
+            task?.call_method0("cancel")?;
+        }
+        self.wait(&tasks)
+    }
+
+    fn end_generators(&self, py: Python<'_>) -> PyResult<()> {
+        let event_loop = self.python.event_loop.bind(py);
+        let endings = PySet::empty(py)?;
+        for ending in ["shutdown_asyncgens", "shutdown_default_executor"] {
+            let ending = event_loop.call_method0(ending)?;
+            endings.add(event_loop.call_method1("create_task", (ending,))?)?;
+        }
+        self.wait(&endings)
+    }
+
+    /// Runs the loop until all of `tasks` are done, or too long.
+    fn wait(&self, tasks: &Bound<'_, PyAny>) -> PyResult<()> {
+        if !tasks.is_truthy()? {
+            return Ok(());
+        }
+        let py = tasks.py();
+        let event_loop = self.python.event_loop.bind(py);
+        let options = PyDict::new(py);
+        options.set_item("timeout", CLOSING_LIMIT.as_secs_f64())?;
+        let wait = py
+            .import("asyncio")?
+            .getattr("wait")?
+            .call((tasks,), Some(&options))?;
+        let wait = event_loop.call_method1("create_task", (wait,))?;
+        let (_, pending): (Bound<'_, PyAny>, Bound<'_, PyAny>) = loop {
+            match event_loop.call_method1("run_until_complete", (&wait,)) {
+                Ok(waited) => break waited.extract()?,
+                Err(error) if ends_process(py, &error) => {}
+                Err(error) => return Err(error),
+            }
+        };
+        let left = pending.len()?;
+        if left > 0 {
+            warn!(left, limit = ?CLOSING_LIMIT, "tasks of the event loop did not end although they were asked to");
+        }
         Ok(())
+    }
+
+    fn remove_reader(&self, py: Python<'_>) -> PyResult<()> {
+        let event_loop = self.python.event_loop.bind(py);
+        event_loop
+            .call_method1("remove_reader", (self.bell.fd.as_raw_fd(),))
+            .map(drop)
+    }
+
+    fn close_loop(&self, py: Python<'_>) -> PyResult<()> {
+        py.import("asyncio")?
+            .call_method1("set_event_loop", (py.None(),))?;
+        self.python
+            .event_loop
+            .bind(py)
+            .call_method0("close")
+            .map(drop)
     }
 
     /// One turn: runs what has come, then sleeps or asks for another turn.
@@ -264,9 +353,13 @@ impl EventLoop {
                 }
             };
             for job in jobs {
-                match job {
+                let run = AssertUnwindSafe(|| match job {
                     Job::Run(run) => run(py, self),
                     Job::Wake(wake) => wake.wake(py),
+                });
+                if catch_unwind(run).is_err() {
+                    // The others, and the loop, are not to blame.
+                    error!("a job of the event loop panicked");
                 }
             }
             self.outbox.flush();
@@ -274,6 +367,25 @@ impl EventLoop {
         self.in_turn.store(false, Ordering::Relaxed);
         self.lender.release(py);
     }
+}
+
+/// What asyncio lets through to whoever runs the loop.
+fn ends_process(py: Python<'_>, error: &PyErr) -> bool {
+    error.is_instance_of::<PySystemExit>(py) || error.is_instance_of::<PyKeyboardInterrupt>(py)
+}
+
+/// Whether somebody at the keyboard wants the end: where the server runs without a handler of its own,
+/// on the main thread of a program.
+fn is_ctrl_c(py: Python<'_>, error: &PyErr) -> PyResult<bool> {
+    if !error.is_instance_of::<PyKeyboardInterrupt>(py) {
+        return Ok(false);
+    }
+    let signal = py.import("signal")?;
+    let handler = signal.call_method1("getsignal", (signal.getattr("SIGINT")?,))?;
+    let threading = py.import("threading")?;
+    let thread = threading.call_method0("current_thread")?;
+    Ok(handler.is(&signal.getattr("default_int_handler")?)
+        && thread.is(&threading.call_method0("main_thread")?))
 }
 
 fn make_loop(py: Python<'_>, choice: LoopChoice) -> PyResult<Bound<'_, PyAny>> {

@@ -2,8 +2,9 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
+use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use pyo3::exceptions::PyOSError;
 use pyo3::intern;
@@ -111,30 +112,47 @@ impl Exchange {
             return Ok(());
         }
         self.lock().task = Some(task.clone().unbind());
+        self.shared.running.add(self);
         let finished = cycle.getattr(intern!(py, "finished"))?;
         task.call_method1(intern!(py, "add_done_callback"), (finished,))?;
         Ok(())
     }
 
-    fn finished(&self, task: &Bound<'_, PyAny>) {
+    fn finished(self: &Arc<Self>, task: &Bound<'_, PyAny>) {
         let py = task.py();
         let result = task.call_method0(intern!(py, "result"));
         self.ended(py, result.err().as_ref());
     }
 
+    /// Asks the task to end; on the loop's thread.
+    pub(crate) fn cancel(&self, py: Python<'_>) {
+        let task = self.lock().task.as_ref().map(|task| task.clone_ref(py));
+        if let Some(task) = task
+            && let Err(error) = task.call_method0(py, intern!(py, "cancel"))
+        {
+            error!(app = %self.shared.name, error = %summary(py, &error), "a task cannot be cancelled");
+        }
+    }
+
     /// The application has returned or raised: whatever it left undone is undone for good.
-    fn ended(&self, py: Python<'_>, raised: Option<&PyErr>) {
+    fn ended(self: &Arc<Self>, py: Python<'_>, raised: Option<&PyErr>) {
         let mut state = self.lock();
         let task = state.task.take();
         let reply_to = state.reply_to.take();
         let progress = std::mem::replace(&mut state.response, Progress::Complete);
         let request = std::mem::take(&mut state.request);
         drop(state);
+        if task.is_some() {
+            self.shared.running.remove(self);
+        }
         drop((task, request));
+        let left = self.gone.load(Ordering::Acquire)
+            || matches!(&progress, Progress::Streaming(sender) if sender.is_disconnected());
         if let Some(error) = raised {
-            let left = self.gone.load(Ordering::Acquire)
-                || matches!(&progress, Progress::Streaming(sender) if sender.is_disconnected());
             self.log(py, error, left);
+        } else if !left && matches!(&progress, Progress::Streaming(_)) {
+            let app = &self.shared.name;
+            error!(%app, "an application returned before its response was complete");
         }
         match progress {
             Progress::Complete => {}
@@ -156,8 +174,8 @@ impl Exchange {
 
     fn log(&self, py: Python<'_>, error: &PyErr, client_left: bool) {
         let app = &self.shared.name;
-        if client_left && error.is_instance_of::<PyOSError>(py) {
-            // What `send` raised because nobody listens any more.
+        if client_left && is_caused_by_os_error(py, error) {
+            // What `send` raised because nobody listens any more, or what a framework made of it.
             debug!(%app, "the client left before the response was complete");
             return;
         }
@@ -215,7 +233,9 @@ impl Exchange {
                     return Err(client_left());
                 }
                 if !more {
+                    let request = take_unread(&mut state);
                     drop(state);
+                    drop(request);
                     let response = head::response(status, headers, piece.into());
                     self.answer(reply_to, Ok(response));
                     return Ok(Sent::Complete);
@@ -227,7 +247,7 @@ impl Exchange {
                 let response = head::response(status, headers, receiver.into());
                 self.answer(reply_to, Ok(response));
                 pushed.map_err(|_| client_left())?;
-                Ok(Sent::MustWait)
+                Ok(Sent::Streaming)
             }
             Progress::Streaming(mut sender) => {
                 if sender.push(piece).is_err() {
@@ -238,7 +258,9 @@ impl Exchange {
                     state.response = Progress::Streaming(sender);
                     Ok(Sent::MustWait)
                 } else {
+                    let request = take_unread(&mut state);
                     drop(state);
+                    drop(request);
                     sender.finish();
                     Ok(Sent::Complete)
                 }
@@ -248,57 +270,101 @@ impl Exchange {
 
     fn poll_receive(self: &Arc<Self>, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
         let waker = Waker::from(Arc::clone(self));
-        let mut cx = Context::from_waker(&waker);
+        let received = self.receive(&mut Context::from_waker(&waker));
+        // No lock is held any more: whatever makes an object may run a finalizer of the application.
+        match received {
+            Poll::Pending => Ok(None),
+            Poll::Ready(Received::Body(data, more)) => {
+                message::http_request(py, &data, more).map(Some)
+            }
+            Poll::Ready(Received::Disconnect) => message::http_disconnect(py).map(Some),
+        }
+    }
+
+    fn receive(&self, cx: &mut Context<'_>) -> Poll<Received> {
         let mut state = self.lock();
         if self.gone.load(Ordering::Acquire) || matches!(state.response, Progress::Complete) {
-            return message::http_disconnect(py).map(Some);
+            return Poll::Ready(Received::Disconnect);
         }
         if !state.request_read {
-            return match state.request.poll_data(&mut cx) {
-                Poll::Pending => Ok(None),
-                Poll::Ready(Some(Ok(data))) => {
+            return match ready!(state.request.poll_data(cx)) {
+                Some(Ok(data)) => {
                     let more = !state.request.is_finished();
                     state.request_read = !more;
-                    drop(state);
-                    message::http_request(py, &data, more).map(Some)
+                    Poll::Ready(Received::Body(data, more))
                 }
-                Poll::Ready(None) => {
+                None => {
                     state.request_read = true;
-                    drop(state);
-                    message::http_request(py, b"", false).map(Some)
+                    Poll::Ready(Received::Body(Bytes::new(), false))
                 }
-                Poll::Ready(Some(Err(error))) => {
-                    drop(state);
+                Some(Err(error)) => {
                     debug!(%error, "a request body was not complete");
-                    message::http_disconnect(py).map(Some)
+                    Poll::Ready(Received::Disconnect)
                 }
             };
         }
-        if let Progress::Streaming(sender) = &mut state.response
-            && sender.poll_disconnected(&mut cx).is_ready()
-        {
-            return message::http_disconnect(py).map(Some);
+        if let Progress::Streaming(sender) = &mut state.response {
+            ready!(sender.poll_disconnected(cx));
+            return Poll::Ready(Received::Disconnect);
         }
-        Ok(None)
+        Poll::Pending
     }
 
     fn poll_send(self: &Arc<Self>, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
         let waker = Waker::from(Arc::clone(self));
         let mut cx = Context::from_waker(&waker);
-        match &mut self.lock().response {
-            Progress::Streaming(sender) => match sender.poll_ready(&mut cx) {
-                Poll::Pending => Ok(None),
-                Poll::Ready(Ok(())) => Ok(Some(py.None())),
-                Poll::Ready(Err(_)) => Err(client_left()),
-            },
-            _ => Ok(Some(py.None())),
+        let ready = match &mut self.lock().response {
+            Progress::Streaming(sender) => sender.poll_ready(&mut cx),
+            _ => Poll::Ready(Ok(())),
+        };
+        match ready {
+            Poll::Pending => Ok(None),
+            Poll::Ready(Ok(())) => Ok(Some(py.None())),
+            Poll::Ready(Err(_)) => Err(client_left()),
         }
     }
+}
+
+/// What the application gets next.
+enum Received {
+    /// A piece of the request body, and whether there is more.
+    Body(Bytes, bool),
+    Disconnect,
+}
+
+/// The request body, where the response is complete and it was not read to its end: a connection waits
+/// for that before it takes the next request, and the application may have more to do.
+fn take_unread(state: &mut State) -> Body {
+    if state.request_read || state.request.is_finished() {
+        return Body::empty();
+    }
+    std::mem::take(&mut state.request)
+}
+
+/// Whether an `OSError` is the exception or one of those that it came of.
+fn is_caused_by_os_error(py: Python<'_>, error: &PyErr) -> bool {
+    let mut error = error.value(py).clone().into_any();
+    // Applications can make circles of causes.
+    for _ in 0..16 {
+        if error.is_instance_of::<PyOSError>() {
+            return true;
+        }
+        let next = ["__cause__", "__context__"]
+            .into_iter()
+            .find_map(|name| error.getattr(name).ok().filter(|next| !next.is_none()));
+        match next {
+            Some(next) => error = next,
+            None => return false,
+        }
+    }
+    false
 }
 
 /// What became of a message.
 enum Sent {
     Done,
+    /// The first of several pieces was queued: whoever waits in `receive` has to watch the response now.
+    Streaming,
     /// A piece was queued; the application goes on when there is room.
     MustWait,
     /// The response is complete: whoever waits in `receive` learns it.
@@ -355,13 +421,13 @@ impl Cycle {
 
     fn send<'py>(&self, message: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let py = message.py();
-        match self.exchange.send(message)? {
-            Sent::Done => done(py),
-            Sent::Complete => {
-                self.exchange.waiters.notify(py);
-                done(py)
-            }
-            Sent::MustWait => {
+        let sent = self.exchange.send(message)?;
+        if matches!(sent, Sent::Complete | Sent::Streaming) {
+            self.exchange.waiters.notify(py);
+        }
+        match sent {
+            Sent::Done | Sent::Complete => done(py),
+            Sent::Streaming | Sent::MustWait => {
                 let source = Arc::new(Arc::clone(&self.exchange));
                 awaitable(py, source, Operation::Send)
             }

@@ -205,6 +205,17 @@ fn begin(
     Ok(Box::pin(future))
 }
 
+impl State {
+    /// Where the answer to the startup, or to the shutdown, goes.
+    fn take(&mut self, is_startup: bool) -> Option<oneshot::Sender<Result<(), String>>> {
+        if is_startup {
+            self.startup.take()
+        } else {
+            self.shutdown.take()
+        }
+    }
+}
+
 impl Cycle {
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -259,19 +270,18 @@ impl Face {
                 None => Ok(String::new()),
             }
         };
-        let mut state = self.cycle.lock();
-        let (answer, to) = match kind.to_str()? {
-            "lifespan.startup.complete" => (Ok(()), state.startup.take()),
-            "lifespan.startup.failed" => (Err(text()?), state.startup.take()),
-            "lifespan.shutdown.complete" => (Ok(()), state.shutdown.take()),
-            "lifespan.shutdown.failed" => (Err(text()?), state.shutdown.take()),
+        let (answer, is_startup) = match kind.to_str()? {
+            "lifespan.startup.complete" => (Ok(()), true),
+            "lifespan.startup.failed" => (Err(text()?), true),
+            "lifespan.shutdown.complete" => (Ok(()), false),
+            "lifespan.shutdown.failed" => (Err(text()?), false),
             other => {
                 return Err(PyRuntimeError::new_err(format!(
                     "unexpected ASGI message `{other}` in a lifespan scope"
                 )));
             }
         };
-        drop(state);
+        let to = self.cycle.lock().take(is_startup);
         let Some(to) = to else {
             return Err(PyRuntimeError::new_err(format!(
                 "unexpected ASGI message `{kind}`: it was answered before"

@@ -3,6 +3,7 @@
 
 pub mod addresses;
 pub mod bytes;
+pub mod context;
 pub mod doorbell;
 pub mod errors;
 pub mod head;

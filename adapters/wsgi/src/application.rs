@@ -1,21 +1,24 @@
 //! A WSGI application as the core sees it, and the threads that run it.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use pyo3::exceptions::PyOSError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use tokio::sync::oneshot;
-use tracing::{debug, error};
+use tracing::{debug, error, warn};
 use twinspan::app::{
     AppError, Application, BoxFuture, Description, Interface, Request, Response, RouteTable,
     RoutesError,
 };
 use twinspan::config::AppConfig;
 use twinspan_bridge::bytes::Lender;
+use twinspan_bridge::context;
 use twinspan_bridge::doorbell::Doorbell;
 use twinspan_bridge::errors::{summary, traceback};
 use twinspan_bridge::outbox::{Outbox, ReplyTo};
@@ -25,6 +28,9 @@ use crate::environ::EnvironFactory;
 use crate::input::Input;
 use crate::pool::{Full, Pool};
 use crate::response::{Responder, StartResponse};
+
+/// How long threads that have nothing more to do may take to leave.
+const LEAVE_LIMIT: Duration = Duration::from_secs(1);
 
 /// One WSGI application with its pool of threads.
 pub struct WsgiApplication {
@@ -131,9 +137,19 @@ impl Application for WsgiApplication {
         Box::pin(std::future::ready(Ok(())))
     }
 
+    fn settled(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.shared.pool.settled())
+    }
+
     fn shutdown(&self) -> BoxFuture<'_, Result<(), AppError>> {
-        drop(self.shared.pool.close());
-        Box::pin(std::future::ready(Ok(())))
+        Box::pin(async {
+            drop(self.shared.pool.close());
+            let empty = self.shared.pool.empty();
+            if tokio::time::timeout(LEAVE_LIMIT, empty).await.is_err() {
+                warn!(app = %self.shared.name, "threads are stuck in the application and are left behind");
+            }
+            Ok(())
+        })
     }
 
     fn routes(&self) -> BoxFuture<'_, Result<RouteTable, RoutesError>> {
@@ -151,6 +167,13 @@ impl Application for WsgiApplication {
             submitted.map_err(|_| unreadable())?;
             receive.await.unwrap_or_else(|_| Err(unreadable()))
         })
+    }
+}
+
+impl Drop for WsgiApplication {
+    fn drop(&mut self) {
+        // The threads hold what is shared: one that never started serving has nobody else to end them.
+        drop(self.shared.pool.close());
     }
 }
 
@@ -197,9 +220,13 @@ impl PoolThread {
             {
                 error!(app = %shared.name, error = %summary(py, &error), "a thread cannot be made");
             }
-            match job {
+            let run = AssertUnwindSafe(|| match job {
                 Job::Request(request, reply_to) => shared.serve(py, request, reply_to),
                 Job::Run(run) => run(py, shared),
+            });
+            if catch_unwind(run).is_err() {
+                // The request has its 500; the thread is needed for the next.
+                error!(app = %shared.name, "a thread panicked");
             }
             shared.pool.finished();
             shared.lender.release(py);
@@ -226,7 +253,8 @@ impl Shared {
         let outbox = Arc::clone(&self.outbox);
         let responder = Responder::new(outbox, Arc::clone(&self.lender), reply_to);
         let input = Input::new(std::mem::take(&mut request.body));
-        if let Err(error) = self.run(py, &request, input, &responder) {
+        let ran = context::fresh(py, || self.run(py, &request, input, &responder));
+        if let Err(error) | Ok(Err(error)) = ran {
             if responder.has_client_left() && error.is_instance_of::<PyOSError>(py) {
                 debug!(app = %self.name, "the client left before the response was complete");
             } else {
@@ -243,12 +271,15 @@ impl Shared {
         input: Input,
         responder: &Arc<Responder>,
     ) -> PyResult<()> {
-        let environ = self.environ.build(py, request, input)?;
+        let input = Bound::new(py, input)?;
+        let environ = self.environ.build(py, request, &input)?;
         let start_response = StartResponse {
             responder: Arc::clone(responder),
         };
         let result = self.app.bind(py).call1((environ, start_response))?;
         let sent = responder.send_all(&result);
+        // An application may keep its `environ` for long, and may have long work to do in `close`.
+        input.get().discard();
         // Exactly once, whatever happened before (PEP 3333, "Specification Details").
         let closed = match result.getattr_opt(intern!(py, "close"))? {
             Some(close) => close.call0().map(drop),

@@ -57,7 +57,7 @@ impl EnvironFactory {
         &self,
         py: Python<'py>,
         request: &Request,
-        input: Input,
+        input: &Bound<'py, Input>,
     ) -> PyResult<Bound<'py, PyDict>> {
         let environ = self.template.bind(py).copy()?;
         let head = &request.head;
@@ -95,7 +95,7 @@ impl EnvironFactory {
         }
         self.server(py, &environ, request)?;
         self.headers(py, &environ, request)?;
-        environ.set_item(intern!(py, "wsgi.input"), Bound::new(py, input)?)?;
+        environ.set_item(intern!(py, "wsgi.input"), input)?;
         Ok(environ)
     }
 

@@ -1,6 +1,6 @@
 //! `wsgi.input` (PEP 3333, "Input and Error Streams"): the request body as a file, read as it arrives.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, TryLockError};
 
 use bytes::{Buf, BytesMut};
 use pyo3::exceptions::PyOSError;
@@ -22,9 +22,26 @@ impl Input {
             finished: body.is_finished(),
             body,
             buffer: BytesMut::new(),
+            discarded: false,
         };
         Self {
             reader: Mutex::new(reader),
+        }
+    }
+
+    /// Nobody needs the rest of the body any more: the connection can go on.
+    pub(crate) fn discard(&self) {
+        // A thread that waits here for the client is the application's own, and ends with the connection.
+        let mut reader = match self.reader.try_lock() {
+            Ok(reader) => reader,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        if !reader.finished {
+            reader.discarded = true;
+            let body = std::mem::take(&mut reader.body);
+            drop(reader);
+            drop(body);
         }
     }
 
@@ -102,6 +119,8 @@ struct Reader {
     /// Arrived and not asked for yet; holds one piece of the network at most, besides an unfinished line.
     buffer: BytesMut,
     finished: bool,
+    /// The response was complete before the body was read.
+    discarded: bool,
 }
 
 impl Reader {
@@ -109,6 +128,9 @@ impl Reader {
     fn fill(&mut self) -> Result<bool, BodyError> {
         if self.finished {
             return Ok(false);
+        }
+        if self.discarded {
+            return Err(BodyError::Aborted("the response is complete".into()));
         }
         match block_on(self.body.data()) {
             None => {
@@ -164,6 +186,7 @@ mod tests {
             body: Body::from(receiver),
             buffer: BytesMut::new(),
             finished: false,
+            discarded: false,
         }
     }
 
@@ -195,6 +218,7 @@ mod tests {
             body: Body::from(receiver),
             buffer: BytesMut::new(),
             finished: false,
+            discarded: false,
         };
         assert!(reader.read(usize::MAX).is_err());
     }

@@ -10,6 +10,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::Thread;
 
+use tokio::sync::oneshot;
+
 /// Jobs for the threads of one application.
 pub(crate) struct Pool<J> {
     state: Mutex<State<J>>,
@@ -27,6 +29,17 @@ struct State<J> {
     /// A thread was woken and does not run yet.
     waking: bool,
     closed: bool,
+    /// Told when nothing runs and nothing waits.
+    settled: Vec<oneshot::Sender<()>>,
+    /// Told when no thread is left.
+    empty: Vec<oneshot::Sender<()>>,
+}
+
+/// An error means that the wait was given up.
+fn tell(waiting: Vec<oneshot::Sender<()>>) {
+    for waiting in waiting {
+        let _ = waiting.send(());
+    }
 }
 
 /// A thread that waits for a job.
@@ -38,14 +51,6 @@ struct Parked {
 /// Every thread is busy and the queue is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Full {
-    pub(crate) waiting: usize,
-}
-
-/// How full a pool is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Load {
-    pub(crate) threads: usize,
-    pub(crate) busy: usize,
     pub(crate) waiting: usize,
 }
 
@@ -69,6 +74,8 @@ impl<J> Pool<J> {
                 busy: 0,
                 waking: false,
                 closed: false,
+                settled: Vec::new(),
+                empty: Vec::new(),
             }),
             threads,
             queue,
@@ -118,7 +125,25 @@ impl<J> Pool<J> {
 
     /// Takes a counted thread out again.
     pub(crate) fn leave(&self) {
-        self.lock().threads -= 1;
+        let mut state = self.lock();
+        state.threads -= 1;
+        if state.threads == 0 {
+            tell(std::mem::take(&mut state.empty));
+        }
+    }
+
+    /// Returns when no thread is left. Only a closed pool comes to that.
+    pub(crate) async fn empty(&self) {
+        let (send, receive) = oneshot::channel();
+        {
+            let mut state = self.lock();
+            if state.threads == 0 {
+                return;
+            }
+            state.empty.push(send);
+        }
+        // The sender is as old as the pool at the most.
+        let _ = receive.await;
     }
 
     /// Waits for a job; `None` when the pool is closed.
@@ -167,16 +192,24 @@ impl<J> Pool<J> {
 
     /// The thread has finished its job.
     pub(crate) fn finished(&self) {
-        self.lock().busy -= 1;
+        let mut state = self.lock();
+        state.busy -= 1;
+        if state.busy == 0 && state.jobs.is_empty() && !state.settled.is_empty() {
+            tell(std::mem::take(&mut state.settled));
+        }
     }
 
-    pub(crate) fn load(&self) -> Load {
-        let state = self.lock();
-        Load {
-            threads: state.threads,
-            busy: state.busy,
-            waiting: state.jobs.len(),
+    /// Returns when nothing runs and nothing waits.
+    pub(crate) async fn settled(&self) {
+        let (send, receive) = oneshot::channel();
+        {
+            let mut state = self.lock();
+            if state.busy == 0 && state.jobs.is_empty() {
+                return;
+            }
+            state.settled.push(send);
         }
+        let _ = receive.await;
     }
 
     /// No more jobs; threads end when they have finished theirs. Gives back what nobody will run.
@@ -268,15 +301,45 @@ mod tests {
         submit(&pool, Box::new(|| ()));
         let (_, full) = pool.submit(Box::new(|| ())).err().unwrap();
         assert_eq!(full, Full { waiting: 2 });
-        assert_eq!(
-            pool.load(),
-            Load {
-                threads: 1,
-                busy: 1,
-                waiting: 2
-            }
-        );
         release.send(()).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_pool_has_settled_when_nothing_runs_and_nothing_waits() {
+        let pool = Arc::new(Pool::new(1, 2));
+        start(&pool);
+        pool.settled().await;
+        let (release, blocked) = mpsc::channel::<()>();
+        submit(&pool, Box::new(move || blocked.recv().unwrap()));
+        submit(&pool, Box::new(|| ()));
+        let mut settled = std::pin::pin!(pool.settled());
+        assert!(futures_pending(settled.as_mut()).await);
+        release.send(()).unwrap();
+        settled.await;
+    }
+
+    #[tokio::test]
+    async fn a_closed_pool_is_empty_when_its_last_thread_has_gone() {
+        let pool = Arc::new(Pool::new(2, 2));
+        start(&pool);
+        let (release, blocked) = mpsc::channel::<()>();
+        let (started, running) = mpsc::channel();
+        let job = move || {
+            started.send(()).unwrap();
+            blocked.recv().unwrap();
+        };
+        submit(&pool, Box::new(job));
+        running.recv().unwrap();
+        assert!(pool.close().is_empty());
+        let mut empty = std::pin::pin!(pool.empty());
+        assert!(futures_pending(empty.as_mut()).await);
+        release.send(()).unwrap();
+        empty.await;
+    }
+
+    async fn futures_pending(mut future: std::pin::Pin<&mut impl Future<Output = ()>>) -> bool {
+        std::future::poll_fn(|cx| std::task::Poll::Ready(future.as_mut().poll(cx).is_pending()))
+            .await
     }
 
     #[test]

@@ -31,7 +31,11 @@ pub(crate) struct Responder {
 
 struct State {
     head: Option<Head>,
+    /// `start_response` was called, even if it raised.
+    started: bool,
     body: Progress,
+    /// The client was gone when something was to be sent.
+    client_left: bool,
 }
 
 struct Head {
@@ -54,7 +58,9 @@ impl Responder {
             lender,
             state: Mutex::new(State {
                 head: None,
+                started: false,
                 body: Progress::Waiting(reply_to),
+                client_left: false,
             }),
         })
     }
@@ -72,6 +78,10 @@ impl Responder {
             let block = self.lender.bytes(&block?, "a block of the response")?;
             // Not with an empty block: the head may still change until there is something to send.
             if !block.is_empty() {
+                if self.is_satisfied() {
+                    // HEAD, or its `Content-Length` is full (PEP 3333, "Handling the Content-Length Header").
+                    break;
+                }
                 self.send_block(result.py(), block)?;
             }
         }
@@ -128,10 +138,11 @@ impl Responder {
         let Progress::Waiting(reply_to) = std::mem::replace(&mut state.body, Progress::Over) else {
             return Err(client_left());
         };
-        drop(state);
-        if reply_to.is_closed() {
+        state.client_left = reply_to.is_closed();
+        if state.client_left {
             return Err(client_left());
         }
+        drop(state);
         let mut response = head::response(status, headers, body);
         if let Some(reason) = reason {
             response.extensions_mut().insert(reason);
@@ -172,11 +183,17 @@ impl Responder {
 
     /// Nobody reads the response any more.
     pub(crate) fn has_client_left(&self) -> bool {
-        match &self.lock().body {
+        let state = self.lock();
+        match &state.body {
             Progress::Waiting(reply_to) => reply_to.is_closed(),
             Progress::Streaming(sender) => sender.is_disconnected(),
-            Progress::Over => false,
+            Progress::Over => state.client_left,
         }
+    }
+
+    /// The client wants no more of the body.
+    fn is_satisfied(&self) -> bool {
+        matches!(&self.lock().body, Progress::Streaming(sender) if sender.is_satisfied())
     }
 
     fn start(
@@ -192,11 +209,13 @@ impl Responder {
                 drop(state);
                 return Err(PyErr::from_value(exc_info.get_item(1)?));
             }
-        } else if state.head.is_some() || !matches!(state.body, Progress::Waiting(_)) {
+        } else if state.started {
+            drop(state);
             return Err(PyAssertionError::new_err(
                 "`start_response` was called before; a second call needs `exc_info`",
             ));
         }
+        state.started = true;
         state.head = None;
         drop(state);
         let head = parse_head(status, headers)?;
