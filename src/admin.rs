@@ -12,6 +12,7 @@ use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Method, StatusCode};
 use serde::Serialize;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use crate::app::{AppError, Application, BoxFuture, Description, Interface, Request, Response};
 use crate::body::Body;
@@ -21,6 +22,7 @@ use crate::drain::Drain;
 use crate::metrics::{Family, Metrics, Snapshot, Value, export};
 use crate::route::{App, Router, Rule};
 use crate::supervisor;
+use crate::worker::Started;
 
 /// Where the endpoint gets what it reports.
 pub trait Provider: Send + Sync + fmt::Debug + 'static {
@@ -246,20 +248,21 @@ pub fn dispatcher(
     Dispatcher::new(config, router, metrics, None, drain)
 }
 
-/// The registry of a server without a supervisor.
+/// A server without a supervisor.
 #[derive(Debug)]
 pub struct InProcess {
-    pub metrics: Arc<Metrics>,
-    pub drain: Drain,
+    pub started: Started,
+    /// Cancelled when the drain begins.
+    pub stop: CancellationToken,
 }
 
 impl Provider for InProcess {
     fn snapshot(&self) -> BoxFuture<'_, Snapshot> {
-        Box::pin(std::future::ready(self.metrics.snapshot()))
+        Box::pin(std::future::ready(self.started.snapshot()))
     }
 
     fn readiness(&self) -> Readiness {
-        if self.drain.has_begun() {
+        if self.stop.is_cancelled() {
             Readiness::NotReady("draining".into())
         } else {
             Readiness::Ready
@@ -269,19 +272,26 @@ impl Provider for InProcess {
 
 #[cfg(test)]
 mod tests {
-    use tokio_util::sync::CancellationToken;
-
     use super::*;
+    use crate::supervisor::channel::Ready;
 
-    async fn provider() -> InProcess {
+    fn provider() -> InProcess {
         let metrics = Metrics::new(&["shop".into(), "api".into()]);
         let app = &metrics.apps()[1];
         app.begin();
         app.end(StatusCode::BAD_GATEWAY, std::time::Duration::ZERO);
         app.begin();
         InProcess {
-            metrics,
-            drain: Drain::new(tokio::runtime::Handle::current(), CancellationToken::new()),
+            started: Started {
+                ready: Ready {
+                    apps: Vec::new(),
+                    warnings: Vec::new(),
+                },
+                metrics,
+                loaded: Vec::new(),
+                finished: CancellationToken::new(),
+            },
+            stop: CancellationToken::new(),
         }
     }
 
@@ -296,21 +306,21 @@ mod tests {
 
     #[tokio::test]
     async fn health_answers_as_long_as_the_process_does() {
-        let provider = provider().await;
-        provider.drain.begin();
+        let provider = provider();
+        provider.stop.cancel();
         let response = answer(&provider, &Method::GET, b"/healthz").await;
         assert_eq!(response.status(), StatusCode::OK);
     }
 
     #[tokio::test]
     async fn readiness_ends_when_the_drain_begins() {
-        let provider = provider().await;
+        let provider = provider();
         let ready = answer(&provider, &Method::GET, b"/readyz").await;
         assert_eq!(
             (ready.status(), &*text(ready).await),
             (StatusCode::OK, "ready\n")
         );
-        provider.drain.begin();
+        provider.stop.cancel();
         let draining = answer(&provider, &Method::GET, b"/readyz").await;
         assert_eq!(draining.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(text(draining).await, "draining\n");
@@ -318,7 +328,7 @@ mod tests {
 
     #[tokio::test]
     async fn metrics_are_in_the_format_that_prometheus_reads() {
-        let response = answer(&provider().await, &Method::GET, b"/metrics").await;
+        let response = answer(&provider(), &Method::GET, b"/metrics").await;
         assert_eq!(response.headers()[CONTENT_TYPE], export::CONTENT_TYPE);
         let text = text(response).await;
         assert!(
@@ -329,7 +339,7 @@ mod tests {
 
     #[tokio::test]
     async fn status_sums_up_what_each_application_does() {
-        let response = answer(&provider().await, &Method::GET, b"/status").await;
+        let response = answer(&provider(), &Method::GET, b"/status").await;
         let status: serde_json::Value = serde_json::from_str(&text(response).await).unwrap();
         assert_eq!(status["ready"], true);
         assert_eq!(status["server"]["workers"], 1);
@@ -342,7 +352,7 @@ mod tests {
 
     #[tokio::test]
     async fn head_has_the_fields_of_get_without_the_body() {
-        let provider = provider().await;
+        let provider = provider();
         let get = answer(&provider, &Method::GET, b"/metrics").await;
         let head = answer(&provider, &Method::HEAD, b"/metrics").await;
         assert_eq!(get.headers(), head.headers());
@@ -352,7 +362,7 @@ mod tests {
 
     #[tokio::test]
     async fn other_methods_and_paths_are_told_what_there_is() {
-        let provider = provider().await;
+        let provider = provider();
         let response = answer(&provider, &Method::POST, b"/readyz").await;
         assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
         assert_eq!(response.headers()[ALLOW], "GET, HEAD");

@@ -137,7 +137,7 @@ async fn talk(
     };
     let (to_supervisor, mut from_supervisor) = channel.split()?;
     to_supervisor
-        .send(&FromWorker::Ready(started.ready))
+        .send(&FromWorker::Ready(started.ready.clone()))
         .await?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut heartbeat = tokio::time::interval(HEARTBEAT_INTERVAL);
@@ -151,7 +151,7 @@ async fn talk(
             }
             message = from_supervisor.recv() => match message? {
                 Some(ToWorker::Collect) => {
-                    let counters = FromWorker::Counters(started.metrics.snapshot());
+                    let counters = FromWorker::Counters(started.snapshot());
                     to_supervisor.send(&counters).await?;
                 }
                 Some(ToWorker::Drain) => stop.cancel(),
@@ -160,7 +160,7 @@ async fn talk(
             },
         }
     }
-    let counters = FromWorker::Counters(started.metrics.snapshot());
+    let counters = FromWorker::Counters(started.snapshot());
     to_supervisor.send(&counters).await
 }
 
@@ -189,7 +189,7 @@ fn list_routes(config: Config, host: &dyn Host, json: bool) -> Result<Exit, Ende
         .recv()
         .map_err(|_| internal("the applications were not started".into()))?
         .map_err(|error| Ended {
-            text: error.to_string(),
+            text: Failure::from(error).to_string(),
             exit: Exit::Application,
         })?;
     let listing = RouteListing::new(&config, &ready.apps);

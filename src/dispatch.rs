@@ -440,7 +440,7 @@ impl http_body::Body for Tracked {
 
 impl Drop for Tracked {
     fn drop(&mut self) {
-        let complete = self.record.is_bodiless() || http_body::Body::is_end_stream(self);
+        let complete = self.record.is_bodiless() || self.is_end_stream();
         self.record.complete |= complete;
     }
 }

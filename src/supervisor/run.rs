@@ -14,7 +14,8 @@ use tracing::{debug, error, info, warn};
 
 use super::channel::{AppReport, Failure, FromWorker, Start, ToWorker};
 use super::child::{Children, Notice, WorkerCommand};
-use super::{Action, Event, Level, Plan, Signal, Status, Supervisor, WorkerId, banner, signals};
+use super::{Action, Event, Level, Plan, Signal, Status, Supervisor, WorkerId, signals};
+use crate::banner::{self, Place};
 use crate::config::Config;
 use crate::dispatch::Dispatcher;
 use crate::drain::Drain;
@@ -100,7 +101,9 @@ pub fn run(
             drain.spawn(worker::accept(listener.into_acceptor()?, dispatcher));
         }
         let announce = |listeners: &[Listener], apps: &[AppReport]| {
-            for line in banner::lines(config, listeners, admin_local.as_ref(), apps) {
+            let listening: Vec<_> = listeners.iter().map(|l| l.local().clone()).collect();
+            let admin = admin_local.as_ref();
+            for line in banner::lines(config, Place::Workers, &listening, admin, apps) {
                 info!("{line}");
             }
         };

@@ -52,9 +52,9 @@ pub(crate) fn headers(message: &Bound<'_, PyDict>) -> PyResult<HeaderMap> {
         return Ok(headers);
     }
     for pair in pairs.try_iter()? {
-        let (name, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = pair?
-            .extract()
-            .map_err(|_| PyTypeError::new_err("`headers` must hold pairs of a name and a value"))?;
+        let (name, value) = name_and_value(&pair?).ok_or_else(|| {
+            PyTypeError::new_err("`headers` must hold pairs of a name and a value")
+        })?;
         let name = byte_string(&name, "a header's name")?;
         let value = byte_string(&value, "a header's value")?;
         // The server frames the message itself; uvicorn and others drop these, and applications that
@@ -69,6 +69,16 @@ pub(crate) fn headers(message: &Bound<'_, PyDict>) -> PyResult<HeaderMap> {
             .map_err(|error| PyValueError::new_err(error.to_string()))?;
     }
     Ok(headers)
+}
+
+/// "Two-item iterables": tuples nearly always, lists sometimes.
+fn name_and_value<'py>(pair: &Bound<'py, PyAny>) -> Option<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
+    if let Ok(pair) = pair.extract() {
+        return Some(pair);
+    }
+    let mut items = pair.try_iter().ok()?;
+    let both = (items.next()?.ok()?, items.next()?.ok()?);
+    items.next().is_none().then_some(both)
 }
 
 fn byte_string<'a, 'py>(

@@ -10,6 +10,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::Thread;
 
+use twinspan::app::PoolLoad;
+
 /// Jobs for the threads of one application.
 pub(crate) struct Pool<J> {
     state: Mutex<State<J>>,
@@ -38,14 +40,6 @@ struct Parked {
 /// Every thread is busy and the queue is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Full {
-    pub(crate) waiting: usize,
-}
-
-/// How full a pool is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Load {
-    pub(crate) threads: usize,
-    pub(crate) busy: usize,
     pub(crate) waiting: usize,
 }
 
@@ -170,10 +164,10 @@ impl<J> Pool<J> {
         self.lock().busy -= 1;
     }
 
-    pub(crate) fn load(&self) -> Load {
+    pub(crate) fn load(&self) -> PoolLoad {
         let state = self.lock();
-        Load {
-            threads: state.threads,
+        PoolLoad {
+            threads: self.threads,
             busy: state.busy,
             waiting: state.jobs.len(),
         }

@@ -438,6 +438,33 @@ def test_health_and_metrics_are_merged_over_workers(command: StartCommand, tmp_p
     assert not path.exists()
 
 
+def test_metrics_show_how_full_a_thread_pool_is(command: StartCommand, tmp_path: Path) -> None:
+    path, gate = tmp_path / "a", tmp_path / "gate"
+    admin = ("--admin", f"unix:{path}")
+    server = command("apps.gate:wsgi", "--threads", "1", *admin, *FOR_TESTS)
+    transport = httpx.HTTPTransport(uds=str(path))
+    with (
+        httpx.Client(transport=transport, base_url="http://localhost") as client,
+        ThreadPoolExecutor() as threads,
+    ):
+
+        def pool() -> tuple[str, ...]:
+            text = client.get("/metrics").text
+            names = ("threads", "threads_busy", "waiting")
+            return tuple(
+                re.findall(rf"^twinspan_pool_{name}\{{.*\}} (\S+)$", text, re.MULTILINE)[0]
+                for name in names
+            )
+
+        assert pool() == ("1", "0", "0")
+        url = f"{server.url}/?gate={gate}"
+        asked = [threads.submit(httpx.get, url, trust_env=False) for _ in range(3)]
+        until(lambda: pool() == ("1", "1", "2"))
+        gate.touch()
+        assert {answer.result().status_code for answer in asked} == {200}
+        until(lambda: pool() == ("1", "0", "0"))
+
+
 def test_without_admin_nobody_answers_for_it(command: StartCommand, http: httpx.Client) -> None:
     server = command("--mount", "/app=apps.dump:wsgi", *FOR_TESTS)
     for path in ("/healthz", "/readyz", "/metrics"):
