@@ -21,7 +21,7 @@ impl Application for Hello {
         Description { interface, threads }
     }
 
-    fn call(&self, _request: Request) -> BoxFuture<'static, Result<Response, AppError>> {
+    fn call(&self, _request: Box<Request>) -> BoxFuture<'static, Result<Response, AppError>> {
         Box::pin(async { Ok(Response::new("Hello, world!\n".into())) })
     }
 }

@@ -70,7 +70,7 @@ impl Application for Admin {
         }
     }
 
-    fn call(&self, request: Request) -> BoxFuture<'static, Result<Response, AppError>> {
+    fn call(&self, request: Box<Request>) -> BoxFuture<'static, Result<Response, AppError>> {
         let provider = Arc::clone(&self.provider);
         Box::pin(async move {
             let path = request.at.path_info(&request.head);

@@ -29,7 +29,10 @@ pub trait Application: Send + Sync + fmt::Debug + 'static {
     fn description(&self) -> Description;
 
     /// Answers one request. Dropping the future, or later the response body, means that the client has gone.
-    fn call(&self, request: Request) -> BoxFuture<'static, Result<Response, AppError>>;
+    ///
+    /// The request is half a kilobyte, and every application hands it on to another thread: boxed once,
+    /// it is not moved again.
+    fn call(&self, request: Box<Request>) -> BoxFuture<'static, Result<Response, AppError>>;
 
     /// The WebSocket side; `None` (the default) means that upgrades pass this application by.
     fn websocket(&self) -> Option<&dyn WebSocketApplication> {

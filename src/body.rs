@@ -123,6 +123,14 @@ impl Body {
         poll_fn(|cx| self.poll_data(cx)).await
     }
 
+    /// Nothing more is wanted: the producer is not told that its reader has gone, what it still sends
+    /// is thrown away.
+    pub fn satisfied(self) {
+        if let Inner::Channel(receiver) = &self.inner {
+            receiver.shared.lock().satisfied = true;
+        }
+    }
+
     /// Whether nothing is left to read, as far as is known without reading.
     pub fn is_finished(&self) -> bool {
         http_body::Body::is_end_stream(self)
@@ -218,10 +226,16 @@ impl http_body::Body for Inner {
                 *self = Self::Empty;
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
-            Self::Incoming(incoming) => {
-                let frame = ready!(Pin::new(incoming).poll_frame(cx));
-                Poll::Ready(frame.map(|frame| frame.map_err(|error| incoming_error(&error))))
-            }
+            Self::Incoming(incoming) => match ready!(Pin::new(incoming).poll_frame(cx)) {
+                None => Poll::Ready(None),
+                Some(Ok(frame)) => Poll::Ready(Some(Ok(frame))),
+                Some(Err(error)) => {
+                    // For good: whoever reads on must not take what broke off for an end.
+                    let error = incoming_error(&error);
+                    *self = Self::Failed(error.clone());
+                    Poll::Ready(Some(Err(error)))
+                }
+            },
             Self::Channel(receiver) => receiver.poll_frame(cx),
             Self::Failed(error) => Poll::Ready(Some(Err(error.clone()))),
         }
@@ -279,8 +293,19 @@ struct State {
     queued: usize,
     end: Option<End>,
     receiver_gone: bool,
+    /// The receiver has gone because it has all that it wants.
+    satisfied: bool,
     receiver: Option<Waker>,
-    sender: Option<Waker>,
+    /// Waits for room.
+    room: Option<Waker>,
+    /// Waits for the receiver to go.
+    leaving: Option<Waker>,
+}
+
+impl State {
+    fn is_disconnected(&self) -> bool {
+        self.receiver_gone && !self.satisfied
+    }
 }
 
 enum End {
@@ -319,10 +344,10 @@ impl Sender {
     pub fn push(&mut self, piece: Bytes) -> Result<(), Disconnected> {
         let shared = self.shared.as_ref().ok_or(Disconnected)?;
         let mut state = shared.lock();
-        if state.receiver_gone {
+        if state.is_disconnected() {
             return Err(Disconnected);
         }
-        if piece.is_empty() {
+        if piece.is_empty() || state.satisfied {
             return Ok(());
         }
         state.queued += piece.len();
@@ -344,24 +369,31 @@ impl Sender {
             return Poll::Ready(Err(Disconnected));
         };
         let mut state = shared.lock();
-        if state.receiver_gone {
+        if state.is_disconnected() {
             return Poll::Ready(Err(Disconnected));
         }
-        if state.queued < shared.limit {
+        if state.queued < shared.limit || state.satisfied {
             return Poll::Ready(Ok(()));
         }
-        state.sender = Some(cx.waker().clone());
+        state.room = Some(cx.waker().clone());
         Poll::Pending
     }
 
-    /// Whether the receiver has gone.
+    /// Whether the receiver has gone before it had all that it wanted.
     pub fn is_disconnected(&self) -> bool {
         self.shared
             .as_ref()
-            .is_none_or(|shared| shared.lock().receiver_gone)
+            .is_none_or(|shared| shared.lock().is_disconnected())
     }
 
-    /// Wakes `waker` once the receiver has gone or has made room.
+    /// Whether the receiver has all that it wants: more is thrown away.
+    pub fn is_satisfied(&self) -> bool {
+        self.shared
+            .as_ref()
+            .is_some_and(|shared| shared.lock().satisfied)
+    }
+
+    /// Ready once the receiver has gone, for whatever reason.
     pub fn poll_disconnected(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(shared) = &self.shared else {
             return Poll::Ready(());
@@ -370,7 +402,7 @@ impl Sender {
         if state.receiver_gone {
             return Poll::Ready(());
         }
-        state.sender = Some(cx.waker().clone());
+        state.leaving = Some(cx.waker().clone());
         Poll::Pending
     }
 
@@ -433,7 +465,7 @@ impl Receiver {
         let mut state = self.shared.lock();
         if let Some(piece) = state.queue.pop_front() {
             state.queued -= piece.len();
-            let waker = state.sender.take();
+            let waker = state.room.take();
             drop(state);
             if let Some(waker) = waker {
                 waker.wake();
@@ -465,10 +497,10 @@ impl Drop for Receiver {
         let mut state = self.shared.lock();
         state.receiver_gone = true;
         let dropped = std::mem::take(&mut state.queue);
-        let waker = state.sender.take();
+        let wakers = [state.room.take(), state.leaving.take()];
         drop(state);
         drop(dropped);
-        if let Some(waker) = waker {
+        for waker in wakers.into_iter().flatten() {
             waker.wake();
         }
     }

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, SERVER, UPGRADE};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, RETRY_AFTER, SERVER, UPGRADE,
+};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
+use http::{HeaderValue, Method, StatusCode, Uri, Version};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -104,6 +106,12 @@ impl Dispatcher {
                 close: true,
             });
         }
+        let declared = fit(&mut response, record.is_head).unwrap_or_else(|misfit| {
+            let app = record.app.as_ref().map_or("", |app| &app.name);
+            error!(app, problem = %misfit, "a response was not sent");
+            response = internal_error();
+            None
+        });
         if asks_upgrade && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             record.control.upgrade_declined();
         }
@@ -123,12 +131,11 @@ impl Dispatcher {
             record.resets_connection = false;
         }
         record.status = response.status();
-        let left = if record.is_bodiless() {
-            None
-        } else {
-            declared_length(response.headers())
-        };
-        response.map(|body| Tracked { body, left, record })
+        response.map(|body| Tracked {
+            body,
+            left: declared,
+            record,
+        })
     }
 
     async fn answer(
@@ -147,14 +154,17 @@ impl Dispatcher {
             .route(&head, upgrade, forwarded.prefix.as_deref())?;
         record.routed(app, &at);
         let mut body = Body::from(incoming);
-        body.read_ahead().await;
-        let request = Request {
+        // Whoever expects `100 Continue` gets it when the application reads, not before it could refuse.
+        if !body.is_finished() && !head.headers.contains_key(EXPECT) {
+            body.read_ahead().await;
+        }
+        let request = Box::new(Request {
             head,
             body,
             at,
             origin: forwarded.origin,
             conn,
-        };
+        });
         if upgrade {
             return Ok(self.connect(app, request, &record.control).await);
         }
@@ -165,7 +175,7 @@ impl Dispatcher {
     async fn connect(
         self: &Arc<Self>,
         app: &Arc<App>,
-        mut request: Request,
+        mut request: Box<Request>,
         control: &Arc<Control>,
     ) -> Response {
         request.head.extensions.insert(Arc::clone(control));
@@ -215,7 +225,7 @@ fn failed(app: &App, error: &AppError) -> Response {
     let (status, text) = match error {
         AppError::Failed(problem) => {
             error!(app = %app.name, problem, "a request failed");
-            (StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error\n")
+            return internal_error();
         }
         AppError::Overloaded { waiting } => {
             warn!(app = %app.name, waiting, "a request was turned away: every thread is busy");
@@ -232,6 +242,69 @@ fn failed(app: &App, error: &AppError) -> Response {
         response.headers_mut().insert(RETRY_AFTER, soon);
     }
     response
+}
+
+fn internal_error() -> Response {
+    let text = Body::from("Internal Server Error\n");
+    plain(StatusCode::INTERNAL_SERVER_ERROR, text)
+}
+
+/// A response whose body cannot be what its head says.
+#[derive(Debug, thiserror::Error)]
+enum Misfit {
+    #[error("`Content-Length` is not one number of bytes: {0:?}")]
+    Unreadable(HeaderValue),
+    #[error("the body has {has} bytes, its `Content-Length` is {declared}")]
+    Short { has: u64, declared: u64 },
+}
+
+/// Makes the body of a response what its head says (RFC 9110 §6.4.1, §8.6): hyper trusts both, and a
+/// length that is not true makes the client take the next response for a part of this one.
+///
+/// Gives the length that was declared for the body.
+fn fit(response: &mut Response, is_head: bool) -> Result<Option<u64>, Misfit> {
+    let declared = declared_length(response.headers())?;
+    let size = response.body().size_hint().exact();
+    if is_head || is_bodiless(response.status()) {
+        if response.status() == StatusCode::NO_CONTENT {
+            response.headers_mut().remove(CONTENT_LENGTH);
+        } else if let (None, Some(size @ 1..)) = (declared, size) {
+            // What it would have been (RFC 9110 §8.6).
+            response.headers_mut().insert(CONTENT_LENGTH, size.into());
+        }
+        std::mem::take(response.body_mut()).satisfied();
+        return Ok(None);
+    }
+    match (declared, size) {
+        (Some(0), _) => {
+            std::mem::take(response.body_mut()).satisfied();
+            Ok(None)
+        }
+        (Some(declared), Some(has)) if has < declared => Err(Misfit::Short { has, declared }),
+        _ => Ok(declared),
+    }
+}
+
+fn declared_length(headers: &HeaderMap) -> Result<Option<u64>, Misfit> {
+    let mut values = headers.get_all(CONTENT_LENGTH).iter();
+    let Some(first) = values.next() else {
+        return Ok(None);
+    };
+    let unreadable = || Misfit::Unreadable(first.clone());
+    let digits = first.as_bytes();
+    if !digits.iter().all(u8::is_ascii_digit) || values.next().is_some() {
+        return Err(unreadable());
+    }
+    let length = first.to_str().ok().and_then(|text| text.parse().ok());
+    length.map(Some).ok_or_else(unreadable)
+}
+
+/// Responses that end with their head, whatever it says.
+fn is_bodiless(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED | StatusCode::SWITCHING_PROTOCOLS
+    )
 }
 
 fn refuse(refusal: Refusal) -> Response {
@@ -314,15 +387,6 @@ impl Record {
         self.app = Some(Arc::clone(app));
         self.rule = Some(Arc::clone(&at.rule));
     }
-
-    /// Whether the response ends with its head, whatever its fields say (RFC 9112 §6.3).
-    fn is_bodiless(&self) -> bool {
-        self.is_head
-            || matches!(
-                self.status,
-                StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED | StatusCode::SWITCHING_PROTOCOLS
-            )
-    }
 }
 
 impl Drop for Record {
@@ -354,37 +418,38 @@ impl Drop for Record {
     }
 }
 
-/// The length that the application has promised. Adapters let nothing through that is not one number.
-fn declared_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
-/// A response body that is followed to its end, and held to its declared length: hyper trusts applications
-/// to keep their word, and a body that does not would break the next response of the connection.
+/// A response body that is followed to its end.
 pub(crate) struct Tracked {
     body: Body,
-    /// Bytes that are still to come, where the head says how many.
+    /// Bytes that its head still promises.
     left: Option<u64>,
     record: Record,
 }
 
 impl Tracked {
-    /// Cuts off what was not announced.
-    fn within_length(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
-        let Some(left) = &mut self.left else {
-            return frame;
-        };
-        let length = frame.data_ref().map_or(0, Bytes::len) as u64;
-        if length <= *left {
-            *left -= length;
-            return frame;
+    /// Counts bytes, and cuts off those that the head does not announce.
+    fn count(&mut self, mut bytes: Bytes) -> Bytes {
+        if let Some(left) = &mut self.left {
+            if bytes.len() as u64 > *left {
+                let app = self.record.app.as_ref().map_or("", |app| &app.name);
+                warn!(app, "a response was cut off at its `Content-Length`");
+                bytes.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
+            }
+            *left -= bytes.len() as u64;
+            if *left == 0 {
+                self.record.complete = true;
+                std::mem::take(&mut self.body).satisfied();
+            }
         }
-        if let Some(app) = &self.record.app {
-            error!(app = %app.name, "a response is longer than its Content-Length: the rest is not sent");
+        self.record.sent += bytes.len() as u64;
+        bytes
+    }
+
+    fn broken(&self, error: &BodyError) {
+        if self.record.resets_connection {
+            self.record.control.abort();
         }
-        let kept = usize::try_from(std::mem::take(left)).unwrap_or(usize::MAX);
-        self.body = Body::empty();
-        frame.map_data(|data| data.slice(..kept.min(data.len())))
+        debug!(%error, "a response was aborted");
     }
 }
 
@@ -402,34 +467,32 @@ impl http_body::Body for Tracked {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-            Some(Ok(frame)) => Some(Ok(self.within_length(frame))),
-            None if self.left.is_some_and(|left| left > 0) => {
-                let problem = "a response is shorter than its Content-Length".to_owned();
-                if let Some(app) = &self.record.app {
-                    error!(app = %app.name, "{problem}");
-                }
-                Some(Err(BodyError::Aborted(problem)))
-            }
-            frame => frame,
-        };
-        match &frame {
-            Some(Ok(frame)) => {
-                self.record.sent += frame.data_ref().map_or(0, Bytes::len) as u64;
-            }
+        match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+            Some(Ok(frame)) => Poll::Ready(Some(Ok(match frame.into_data() {
+                Ok(bytes) => Frame::data(self.count(bytes)),
+                Err(trailers) => trailers,
+            }))),
             Some(Err(error)) => {
-                if self.record.resets_connection {
-                    self.record.control.abort();
-                }
-                debug!(%error, "a response was aborted");
+                self.broken(&error);
+                Poll::Ready(Some(Err(error)))
             }
-            None => self.record.complete = true,
+            None if self.left.is_some_and(|left| left > 0) => {
+                let app = self.record.app.as_ref().map_or("", |app| &app.name);
+                error!(app, "a response was shorter than its `Content-Length`");
+                let error = BodyError::Aborted("shorter than its `Content-Length`".into());
+                self.broken(&error);
+                Poll::Ready(Some(Err(error)))
+            }
+            None => {
+                self.record.complete = true;
+                Poll::Ready(None)
+            }
         }
-        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream() && self.left.is_none_or(|left| left == 0)
+        self.left
+            .map_or_else(|| self.body.is_end_stream(), |left| left == 0)
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -440,7 +503,7 @@ impl http_body::Body for Tracked {
 
 impl Drop for Tracked {
     fn drop(&mut self) {
-        let complete = self.record.is_bodiless() || self.is_end_stream();
-        self.record.complete |= complete;
+        let bodiless = self.record.is_head || is_bodiless(self.record.status);
+        self.record.complete |= bodiless || http_body::Body::is_end_stream(self);
     }
 }

@@ -2,6 +2,8 @@
 
 use std::future::Future;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -33,12 +35,12 @@ impl Drain {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let expired = self.expired.clone();
+        let mut expired = seldom(self.expired.clone().cancelled_owned());
         let task = async move {
             tokio::select! {
                 biased;
                 () = future => {}
-                () = expired.cancelled() => {}
+                _ = expired.next() => {}
             }
         };
         self.handle.spawn(self.tasks.track_future(task));
@@ -71,4 +73,10 @@ impl Drain {
         self.tasks.wait().await;
         dropped
     }
+}
+
+/// A future to wait for beside a busy one: it is looked at only when it has something to say, not each
+/// time that the other one is.
+pub(crate) fn seldom<F: Future>(future: F) -> FuturesUnordered<F> {
+    std::iter::once(future).collect()
 }

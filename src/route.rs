@@ -557,7 +557,7 @@ mod tests {
             }
         }
 
-        fn call(&self, _: Request) -> BoxFuture<'static, Result<Response, AppError>> {
+        fn call(&self, _: Box<Request>) -> BoxFuture<'static, Result<Response, AppError>> {
             unreachable!("routing calls nobody")
         }
 

@@ -13,6 +13,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -25,7 +26,7 @@ pub use self::wire::{Control, Stream};
 use self::wire::{Phase, Version, Wire, sniff};
 use crate::app::ConnInfo;
 use crate::dispatch::Dispatcher;
-use crate::drain::Drain;
+use crate::drain::{Drain, seldom};
 use crate::metrics::RefusedBy;
 
 /// Streams of one HTTP/2 connection at a time.
@@ -95,9 +96,11 @@ async fn serve_http1<S: Stream>(
             .serve_connection(TokioIo::new(wire), service)
             .with_upgrades()
     );
+    let mut expired = pin!(seldom(expired(&dispatcher, &control)));
     let result = tokio::select! {
+        biased;
         result = connection.as_mut() => result,
-        () = expired(&dispatcher, &control) => {
+        _ = expired.next() => {
             connection.as_mut().graceful_shutdown();
             if matches!(control.phase(), Phase::Head(_)) {
                 // hyper would wait for the rest of the head.
@@ -141,15 +144,18 @@ async fn serve_http2<S: Stream>(
         })
     };
     let mut connection = pin!(builder.serve_connection(TokioIo::new(wire), service));
+    let ending = async {
+        tokio::select! {
+            () = expired(&dispatcher, &control) => {}
+            // GOAWAY tells the client which requests were seen: nothing races.
+            () = dispatcher.drain().begun() => {}
+        }
+    };
+    let mut ending = pin!(seldom(ending));
     let result = tokio::select! {
+        biased;
         result = connection.as_mut() => result,
-        () = async {
-            tokio::select! {
-                () = expired(&dispatcher, &control) => {}
-                // GOAWAY tells the client which requests were seen: nothing races.
-                () = dispatcher.drain().begun() => {}
-            }
-        } => {
+        _ = ending.next() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

@@ -382,28 +382,6 @@ impl<M: DeserializeOwned> Receiver<M> {
             }
         }
     }
-
-    /// Takes the next message that has arrived already; `None` when there is no more.
-    pub(super) fn try_recv(&mut self) -> Result<Option<M>, ChannelError> {
-        loop {
-            if let Some(message) = decode(&mut self.buffer)? {
-                return Ok(Some(message));
-            }
-            match self.stream.try_read_buf(&mut self.buffer) {
-                Ok(0) => return Ok(None),
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionReset
-                    ) =>
-                {
-                    return Ok(None);
-                }
-                Ok(_) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
 }
 
 fn encode<M: Serialize>(message: &M, buffer: &mut BytesMut) -> Result<(), ChannelError> {
@@ -631,22 +609,6 @@ mod tests {
         assert_eq!(receiver.recv().await.unwrap(), Some(large));
         assert_eq!(receiver.recv().await.unwrap(), Some(json!("next")));
         next.await.unwrap().unwrap();
-    }
-
-    #[tokio::test]
-    async fn messages_that_arrived_can_be_taken_after_the_death_of_the_sender() {
-        let (supervisor, worker) = pair();
-        let (_, mut receiver) = split::<ToWorker, FromWorker>(supervisor);
-        let channel = WorkerChannel { stream: worker };
-        channel
-            .fail(FailureKind::Application, Failure::new("no module"))
-            .unwrap();
-        receiver.stream.readable().await.unwrap();
-        assert!(matches!(
-            receiver.try_recv().unwrap(),
-            Some(FromWorker::Failed { .. })
-        ));
-        assert!(receiver.try_recv().unwrap().is_none());
     }
 
     #[tokio::test]

@@ -12,6 +12,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::process::{Pid, WaitOptions, WaitStatus};
 use tokio::sync::{mpsc, oneshot};
@@ -19,6 +20,10 @@ use tokio::sync::{mpsc, oneshot};
 use super::WorkerId;
 use super::channel::{self, ChannelError, FromWorker, Receiver, Sender, Start, ToWorker};
 use crate::listen::Listener;
+
+/// What a worker has said before its exit is here at once. Its channel ends then too, unless processes
+/// that it has forked keep it open; these are not waited for longer than this.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// The command line of a worker.
 #[derive(Debug, Clone)]
@@ -180,10 +185,13 @@ async fn hear(
                 }
             },
             status = &mut exit => {
-                // Processes that the worker has forked may keep the channel open: its end is not waited for.
-                while let Ok(Some(message)) = receiver.try_recv() {
-                    notify(Notice::Said(message));
-                }
+                let rest = async {
+                    while let Ok(Some(message)) = receiver.recv().await {
+                        notify(Notice::Said(message));
+                    }
+                };
+                // Whatever it has said is taken in by then; the end of the channel is not needed.
+                let _ = tokio::time::timeout(LAST_WORDS, rest).await;
                 break status;
             }
         }

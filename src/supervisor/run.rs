@@ -645,6 +645,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_worker_whose_children_live_on_is_judged_by_its_own_exit() {
+        // The child holds the channel as descriptor 3.
+        let script = "exec 3<&0; sleep 15 >/dev/null 2>&1 & exit 9";
+        let command = WorkerCommand {
+            program: "/bin/sh".into(),
+            args: vec!["-c".into(), script.into()],
+        };
+        let server = Fixture::start_command(1, "", command);
+        let ended = tokio::time::timeout(Duration::from_secs(10), server.end());
+        let error = ended.await.unwrap().unwrap_err();
+        assert_eq!(error.to_string(), "error: a worker exited with status 9");
+    }
+
+    #[tokio::test]
     async fn a_program_that_does_not_exist_is_named() {
         let command = WorkerCommand {
             program: "/no/such/python".into(),

@@ -68,7 +68,7 @@ fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item =
 #[derive(Debug)]
 pub struct Handshake {
     /// The request; its body is empty.
-    pub request: Request,
+    pub request: Box<Request>,
     subprotocols: Vec<String>,
     /// `None` once it has been answered.
     pending: Option<Pending>,
@@ -122,7 +122,7 @@ impl Handshake {
     /// # Errors
     /// The response (400 or 426) to a handshake that no application should see.
     pub fn new(
-        mut request: Request,
+        mut request: Box<Request>,
         limits: &Limits,
         drain: &Drain,
     ) -> Result<(Self, oneshot::Receiver<Response>), Box<Response>> {

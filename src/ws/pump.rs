@@ -145,13 +145,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Farewell> {
         loop {
-            if !self.link.has_room() {
-                self.reading_paused = true;
+            self.reading_paused = !self.link.has_room();
+            if self.reading_paused {
                 return Poll::Pending;
-            }
-            if std::mem::take(&mut self.reading_paused) {
-                // The client could not be heard: its time starts anew.
-                self.socket.get_mut().heard = true;
             }
             let message = match ready!(self.socket.poll_next_unpin(cx)) {
                 Some(Ok(message)) => message,

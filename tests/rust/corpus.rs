@@ -12,7 +12,7 @@
 //! ```
 //!
 //! `sees` are the requests that the application gets, in order: method, target and body (nothing where it is
-//! empty, `broken` where it does not come to its end). A request of `valid` leaves the connection open unless
+//! empty, `broken` behind it where it does not come to its end). A request of `valid` leaves the connection open unless
 //! there is a line `# closes`; one of `invalid` always ends it.
 
 use std::fmt::Write as _;
@@ -134,10 +134,11 @@ fn recorder(seen: &Arc<Mutex<Vec<String>>>) -> Arc<Fake> {
                     break;
                 }
             }
+            if !body.is_empty() {
+                write!(line, " \"{}\"", body.escape_ascii()).unwrap();
+            }
             if broken {
                 line.push_str(" broken");
-            } else if !body.is_empty() {
-                write!(line, " \"{}\"", body.escape_ascii()).unwrap();
             }
             seen.lock().unwrap().push(line);
             Ok(Response::new(Body::from("seen\n")))

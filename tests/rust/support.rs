@@ -26,7 +26,7 @@ use twinspan::metrics::{Metrics, Snapshot};
 use twinspan::route::{App, Router, Rule};
 
 type Handler =
-    dyn Fn(Request) -> BoxFuture<'static, Result<Response, AppError>> + Send + Sync + 'static;
+    dyn Fn(Box<Request>) -> BoxFuture<'static, Result<Response, AppError>> + Send + Sync + 'static;
 
 /// An application that is a function.
 pub(crate) struct Fake(Box<Handler>);
@@ -34,7 +34,7 @@ pub(crate) struct Fake(Box<Handler>);
 impl Fake {
     pub(crate) fn new<F, A>(handler: F) -> Arc<Self>
     where
-        F: Fn(Request) -> A + Send + Sync + 'static,
+        F: Fn(Box<Request>) -> A + Send + Sync + 'static,
         A: Future<Output = Result<Response, AppError>> + Send + 'static,
     {
         Arc::new(Self(Box::new(move |request| Box::pin(handler(request)))))
@@ -78,7 +78,7 @@ impl Application for Fake {
         }
     }
 
-    fn call(&self, request: Request) -> BoxFuture<'static, Result<Response, AppError>> {
+    fn call(&self, request: Box<Request>) -> BoxFuture<'static, Result<Response, AppError>> {
         (self.0)(request)
     }
 }
@@ -312,6 +312,13 @@ impl Client {
         })
     }
 
+    /// Waits until this has come, and leaves it to be read.
+    pub(crate) async fn wait_for(&mut self, text: &str) {
+        while find(&self.read, text.as_bytes()).is_none() {
+            assert!(self.read_more().await, "{}", self.read.escape_ascii());
+        }
+    }
+
     async fn sized(&mut self, length: usize) -> (Vec<u8>, bool) {
         while self.read.len() < length {
             if !self.read_more().await {
@@ -346,16 +353,12 @@ impl Client {
         self.pipe.read_buf(&mut self.read).await.unwrap_or(0) > 0
     }
 
-    /// Everything that the server sends before it closes.
-    pub(crate) async fn rest(mut self) -> Vec<u8> {
-        while self.read_more().await {}
-        self.read
-    }
-
     /// Waits until the server has let go of the connection, which nothing more came over.
     /// Returns whether it was reset.
     pub(crate) async fn closed(mut self) -> bool {
-        while self.read_more().await {}
+        let end = async { while self.read_more().await {} };
+        let end = tokio::time::timeout(Duration::from_secs(600), end).await;
+        assert!(end.is_ok(), "the connection is held for ever");
         assert!(self.read.is_empty(), "{}", self.read.escape_ascii());
         self.served.await.unwrap();
         self.aborted.load(Ordering::SeqCst)
@@ -365,6 +368,14 @@ impl Client {
     pub(crate) async fn vanish(self) {
         drop(self.pipe);
         self.served.await.unwrap();
+    }
+
+    /// Whether the server keeps the connection, once it has done all that it can do.
+    pub(crate) async fn is_open(&mut self) -> bool {
+        for _ in 0..64 {
+            tokio::task::yield_now().await;
+        }
+        !self.served.is_finished()
     }
 
     /// Whether the server ends the connection within this time.

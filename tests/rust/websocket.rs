@@ -46,7 +46,7 @@ impl Application for Native {
 
     fn call(
         &self,
-        request: twinspan::app::Request,
+        request: Box<twinspan::app::Request>,
     ) -> BoxFuture<'static, Result<Response, AppError>> {
         let text = format!("{} over HTTP", request.head.uri.path());
         Box::pin(async { Ok(Response::new(Body::from(text))) })

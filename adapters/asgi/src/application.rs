@@ -149,7 +149,7 @@ impl Application for AsgiApplication {
         }
     }
 
-    fn call(&self, request: Request) -> BoxFuture<'static, Result<Response, AppError>> {
+    fn call(&self, request: Box<Request>) -> BoxFuture<'static, Result<Response, AppError>> {
         let shared = Arc::clone(&self.shared);
         let event_loop = Arc::clone(&self.event_loop);
         Box::pin(async move {

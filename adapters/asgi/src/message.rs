@@ -52,9 +52,7 @@ pub(crate) fn headers(message: &Bound<'_, PyDict>) -> PyResult<HeaderMap> {
         return Ok(headers);
     }
     for pair in pairs.try_iter()? {
-        let (name, value) = name_and_value(&pair?).ok_or_else(|| {
-            PyTypeError::new_err("`headers` must hold pairs of a name and a value")
-        })?;
+        let (name, value) = pair_of(&pair?)?;
         let name = byte_string(&name, "a header's name")?;
         let value = byte_string(&value, "a header's value")?;
         // The server frames the message itself; uvicorn and others drop these, and applications that
@@ -71,14 +69,18 @@ pub(crate) fn headers(message: &Bound<'_, PyDict>) -> PyResult<HeaderMap> {
     Ok(headers)
 }
 
-/// "Two-item iterables": tuples nearly always, lists sometimes.
-fn name_and_value<'py>(pair: &Bound<'py, PyAny>) -> Option<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
+/// A name and a value: any iterable of two, though nearly all are tuples.
+fn pair_of<'py>(pair: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
     if let Ok(pair) = pair.extract() {
-        return Some(pair);
+        return Ok(pair);
     }
-    let mut items = pair.try_iter().ok()?;
-    let both = (items.next()?.ok()?, items.next()?.ok()?);
-    items.next().is_none().then_some(both)
+    let mut items = pair.try_iter().into_iter().flatten();
+    match (items.next(), items.next(), items.next()) {
+        (Some(Ok(name)), Some(Ok(value)), None) => Ok((name, value)),
+        _ => Err(PyTypeError::new_err(
+            "`headers` must hold pairs of a name and a value",
+        )),
+    }
 }
 
 fn byte_string<'a, 'py>(

@@ -1,7 +1,7 @@
 //! Scopes: a prepared dict is copied and filled in, which is a tenth of the cost of building one.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 
 use http::request::Parts;
@@ -11,6 +11,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 use twinspan::app::{LocalAddr, Request};
+use twinspan_bridge::addresses::Addresses;
 use twinspan_bridge::text;
 
 /// Version of the HTTP and WebSocket message format (ASGI "HTTP & WebSocket" specification).
@@ -19,12 +20,12 @@ const SPEC_VERSION: &str = "2.5";
 /// Builds scopes of one kind.
 pub(crate) struct ScopeFactory {
     template: Py<PyDict>,
-    addresses: Mutex<HashMap<IpAddr, Py<PyString>>>,
+    addresses: Addresses,
     servers: Mutex<HashMap<SocketAddr, Py<PyTuple>>>,
 }
 
-/// Clients whose address is kept as text.
-const ADDRESSES: usize = 1024;
+/// Addresses of this server that are kept: a wildcard bind has as many as the machine.
+const SERVERS: usize = 256;
 
 impl ScopeFactory {
     /// `kind` is `http` or `websocket`; `state` is what lifespan left behind, copied for each scope.
@@ -50,7 +51,7 @@ impl ScopeFactory {
         template.set_item("extensions", py.None())?;
         Ok(Self {
             template: template.unbind(),
-            addresses: Mutex::default(),
+            addresses: Addresses::default(),
             servers: Mutex::default(),
         })
     }
@@ -113,22 +114,7 @@ impl ScopeFactory {
     }
 
     fn client<'py>(&self, py: Python<'py>, client: SocketAddr) -> PyResult<Bound<'py, PyTuple>> {
-        let ip = {
-            let mut known = self
-                .addresses
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            if let Some(ip) = known.get(&client.ip()) {
-                ip.clone_ref(py)
-            } else {
-                if known.len() >= ADDRESSES {
-                    known.clear();
-                }
-                let ip = PyString::new(py, &client.ip().to_string()).unbind();
-                known.insert(client.ip(), ip.clone_ref(py));
-                ip
-            }
-        };
+        let ip = self.addresses.text(py, client.ip());
         (ip, client.port()).into_pyobject(py)
     }
 
@@ -140,7 +126,7 @@ impl ScopeFactory {
                 if let Some(server) = known.get(address) {
                     return Ok(server.bind(py).clone());
                 }
-                if known.len() >= ADDRESSES {
+                if known.len() >= SERVERS {
                     known.clear();
                 }
                 let server = (address.ip().to_string(), address.port()).into_pyobject(py)?;

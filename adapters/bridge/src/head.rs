@@ -20,6 +20,8 @@ pub enum HeadError {
     Length(String),
     #[error("header `{0}` belongs to the connection, which is the server's (RFC 9110 §7.6.1)")]
     HopByHop(String),
+    #[error("a response cannot have so many headers")]
+    TooMany,
 }
 
 /// Checks a status.
@@ -47,7 +49,9 @@ pub fn append(headers: &mut HeaderMap, name: &[u8], value: &[u8]) -> Result<(), 
     if parsed == CONTENT_LENGTH {
         check_length(headers, &value)?;
     }
-    headers.append(parsed, value);
+    headers
+        .try_append(parsed, value)
+        .map_err(|_| HeadError::TooMany)?;
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! What both adapters need of Python: importing applications, telling their interface, text, bytes and
 //! headers without needless copies, errors for logs. The only crate that may hold `unsafe`.
 
+pub mod addresses;
 pub mod bytes;
 pub mod doorbell;
 pub mod errors;

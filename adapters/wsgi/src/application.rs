@@ -109,11 +109,9 @@ impl Application for WsgiApplication {
         }
     }
 
-    fn call(&self, request: Request) -> BoxFuture<'static, Result<Response, AppError>> {
+    fn call(&self, request: Box<Request>) -> BoxFuture<'static, Result<Response, AppError>> {
         let (reply_to, answer) = oneshot::channel();
-        let submitted = self
-            .shared
-            .submit(Job::Request(Box::new(request), reply_to));
+        let submitted = self.shared.submit(Job::Request(request, reply_to));
         Box::pin(async move {
             submitted.map_err(|full| AppError::Overloaded {
                 waiting: full.waiting,

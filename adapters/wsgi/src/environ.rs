@@ -9,6 +9,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 use twinspan::app::{LocalAddr, Request};
+use twinspan_bridge::addresses::{Addresses, port};
 use twinspan_bridge::text::{latin1, utf8};
 
 use crate::input::Input;
@@ -18,6 +19,7 @@ pub(crate) struct EnvironFactory {
     template: Py<PyDict>,
     /// `HTTP_…` keys by header name.
     keys: Mutex<HashMap<HeaderName, Py<PyString>>>,
+    addresses: Addresses,
 }
 
 /// Header names whose key is kept.
@@ -47,6 +49,7 @@ impl EnvironFactory {
         Ok(Self {
             template: template.unbind(),
             keys: Mutex::default(),
+            addresses: Addresses::default(),
         })
     }
 
@@ -82,14 +85,15 @@ impl EnvironFactory {
             environ.set_item(intern!(py, "SERVER_PROTOCOL"), protocol)?;
         }
         if let Some(client) = request.origin.client {
-            environ.set_item(intern!(py, "REMOTE_ADDR"), client.ip().to_string())?;
-            environ.set_item(intern!(py, "REMOTE_PORT"), client.port().to_string())?;
+            let ip = self.addresses.text(py, client.ip());
+            environ.set_item(intern!(py, "REMOTE_ADDR"), ip)?;
+            environ.set_item(intern!(py, "REMOTE_PORT"), port(py, client.port()))?;
         }
         let scheme = request.origin.scheme.as_str();
         if scheme != "http" {
             environ.set_item(intern!(py, "wsgi.url_scheme"), scheme)?;
         }
-        server(py, &environ, request)?;
+        self.server(py, &environ, request)?;
         self.headers(py, &environ, request)?;
         environ.set_item(intern!(py, "wsgi.input"), Bound::new(py, input)?)?;
         Ok(environ)
@@ -136,6 +140,38 @@ impl EnvironFactory {
         Ok(())
     }
 
+    /// `SERVER_NAME` and `SERVER_PORT`; both are strings and never empty (PEP 3333).
+    fn server(
+        &self,
+        py: Python<'_>,
+        environ: &Bound<'_, PyDict>,
+        request: &Request,
+    ) -> PyResult<()> {
+        match &request.conn.local {
+            LocalAddr::Tcp(address) => {
+                let ip = self.addresses.text(py, address.ip());
+                environ.set_item(intern!(py, "SERVER_NAME"), ip)?;
+                environ.set_item(intern!(py, "SERVER_PORT"), port(py, address.port()))
+            }
+            LocalAddr::Unix(_) => {
+                // A unix socket has neither: what the client calls the server is the best there is.
+                let host = request
+                    .head
+                    .headers
+                    .get(HOST)
+                    .and_then(|host| host.to_str().ok())
+                    .and_then(|host| host.parse::<http::uri::Authority>().ok());
+                let name = host.as_ref().map_or("localhost", |host| host.host());
+                let number = host
+                    .as_ref()
+                    .and_then(http::uri::Authority::port_u16)
+                    .unwrap_or(request.origin.scheme.default_port());
+                environ.set_item(intern!(py, "SERVER_NAME"), utf8(py, name.as_bytes()))?;
+                environ.set_item(intern!(py, "SERVER_PORT"), port(py, number))
+            }
+        }
+    }
+
     fn key(&self, py: Python<'_>, name: &HeaderName) -> Py<PyString> {
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(key) = keys.get(name) {
@@ -174,32 +210,6 @@ fn join<'a>(
         joined.extend_from_slice(value.as_bytes());
     }
     joined
-}
-
-/// `SERVER_NAME` and `SERVER_PORT`; both are strings and never empty (PEP 3333).
-fn server(py: Python<'_>, environ: &Bound<'_, PyDict>, request: &Request) -> PyResult<()> {
-    match &request.conn.local {
-        LocalAddr::Tcp(address) => {
-            environ.set_item(intern!(py, "SERVER_NAME"), address.ip().to_string())?;
-            environ.set_item(intern!(py, "SERVER_PORT"), address.port().to_string())
-        }
-        LocalAddr::Unix(_) => {
-            // A unix socket has neither: what the client calls the server is the best there is.
-            let host = request
-                .head
-                .headers
-                .get(HOST)
-                .and_then(|host| host.to_str().ok())
-                .and_then(|host| host.parse::<http::uri::Authority>().ok());
-            let name = host.as_ref().map_or("localhost", |host| host.host());
-            let port = host
-                .as_ref()
-                .and_then(http::uri::Authority::port_u16)
-                .unwrap_or(request.origin.scheme.default_port());
-            environ.set_item(intern!(py, "SERVER_NAME"), utf8(py, name.as_bytes()))?;
-            environ.set_item(intern!(py, "SERVER_PORT"), port.to_string())
-        }
-    }
 }
 
 #[cfg(test)]

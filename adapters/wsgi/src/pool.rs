@@ -264,7 +264,7 @@ mod tests {
         assert_eq!(full, Full { waiting: 2 });
         assert_eq!(
             pool.load(),
-            Load {
+            PoolLoad {
                 threads: 1,
                 busy: 1,
                 waiting: 2

@@ -247,7 +247,7 @@ fn parse_head(status: &Bound<'_, PyAny>, headers: &Bound<'_, PyAny>) -> PyResult
     let list = headers
         .cast::<PyList>()
         .map_err(|_| PyTypeError::new_err("the headers must be a list of pairs of str"))?;
-    let mut parsed = HeaderMap::with_capacity(list.len() + 2);
+    let mut parsed = HeaderMap::with_capacity(list.len().min(100) + 2);
     for pair in list {
         let (name, value) = pair
             .extract::<(Bound<'_, PyString>, Bound<'_, PyString>)>()
