@@ -107,7 +107,7 @@ def test_an_application_that_is_none_says_so() -> None:
         ({"bind": "nowhere"}, "`bind`"),
     ],
 )
-def test_a_wrong_option_is_a_value_error(options: dict[str, object], text: str) -> None:
+def test_a_wrong_option_is_a_value_error(options: dict[str, Any], text: str) -> None:
     with pytest.raises(ValueError, match=text) as refused:
         Server(dump.wsgi, **options)
     assert not str(refused.value).startswith("error")
