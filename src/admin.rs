@@ -12,6 +12,7 @@ use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Method, StatusCode};
 use serde::Serialize;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use crate::app::{AppError, Application, BoxFuture, Description, Interface, Request, Response};
 use crate::body::Body;
@@ -21,6 +22,7 @@ use crate::drain::Drain;
 use crate::metrics::{Family, Metrics, Snapshot, Value, export};
 use crate::route::{App, Router, Rule};
 use crate::supervisor;
+use crate::worker::Started;
 
 /// Where the endpoint gets what it reports.
 pub trait Provider: Send + Sync + fmt::Debug + 'static {
@@ -246,20 +248,21 @@ pub fn dispatcher(
     Dispatcher::new(config, router, metrics, None, drain)
 }
 
-/// The registry of a server without a supervisor.
+/// A server without a supervisor.
 #[derive(Debug)]
 pub struct InProcess {
-    pub metrics: Arc<Metrics>,
-    pub drain: Drain,
+    pub started: Started,
+    /// Cancelled when the drain begins.
+    pub stop: CancellationToken,
 }
 
 impl Provider for InProcess {
     fn snapshot(&self) -> BoxFuture<'_, Snapshot> {
-        Box::pin(std::future::ready(self.metrics.snapshot()))
+        Box::pin(std::future::ready(self.started.snapshot()))
     }
 
     fn readiness(&self) -> Readiness {
-        if self.drain.has_begun() {
+        if self.stop.is_cancelled() {
             Readiness::NotReady("draining".into())
         } else {
             Readiness::Ready
@@ -269,9 +272,8 @@ impl Provider for InProcess {
 
 #[cfg(test)]
 mod tests {
-    use tokio_util::sync::CancellationToken;
-
     use super::*;
+    use crate::supervisor::channel::Ready;
 
     fn provider() -> InProcess {
         let metrics = Metrics::new(&["shop".into(), "api".into()]);
@@ -280,8 +282,16 @@ mod tests {
         app.end(StatusCode::BAD_GATEWAY, std::time::Duration::ZERO);
         app.begin();
         InProcess {
-            metrics,
-            drain: Drain::new(tokio::runtime::Handle::current(), CancellationToken::new()),
+            started: Started {
+                ready: Ready {
+                    apps: Vec::new(),
+                    warnings: Vec::new(),
+                },
+                metrics,
+                loaded: Vec::new(),
+                finished: CancellationToken::new(),
+            },
+            stop: CancellationToken::new(),
         }
     }
 
@@ -297,7 +307,7 @@ mod tests {
     #[tokio::test]
     async fn health_answers_as_long_as_the_process_does() {
         let provider = provider();
-        provider.drain.begin();
+        provider.stop.cancel();
         let response = answer(&provider, &Method::GET, b"/healthz").await;
         assert_eq!(response.status(), StatusCode::OK);
     }
@@ -310,7 +320,7 @@ mod tests {
             (ready.status(), &*text(ready).await),
             (StatusCode::OK, "ready\n")
         );
-        provider.drain.begin();
+        provider.stop.cancel();
         let draining = answer(&provider, &Method::GET, b"/readyz").await;
         assert_eq!(draining.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(text(draining).await, "draining\n");

@@ -56,6 +56,11 @@ pub trait Application: Send + Sync + fmt::Debug + 'static {
         Box::pin(std::future::ready(Ok(())))
     }
 
+    /// How full the pool of threads is that runs the application; `None` where there is none.
+    fn pool(&self) -> Option<PoolLoad> {
+        None
+    }
+
     /// The routes that the application's own router defines, read after [`Application::startup`].
     fn routes(&self) -> BoxFuture<'_, Result<RouteTable, RoutesError>> {
         Box::pin(std::future::ready(Err(RoutesError::Unreadable {
@@ -99,6 +104,16 @@ pub struct Description {
     pub interface: Interface,
     /// Most threads that may run the application at once; `None` where it does not use threads.
     pub threads: Option<usize>,
+}
+
+/// How full a pool of threads is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolLoad {
+    /// The size of the pool: most threads that may run at once.
+    pub threads: usize,
+    pub busy: usize,
+    /// Requests that wait for a thread.
+    pub waiting: usize,
 }
 
 /// One HTTP request, routed.
@@ -166,6 +181,16 @@ pub struct ConnInfo {
 pub enum LocalAddr {
     Tcp(SocketAddr),
     Unix(Arc<str>),
+}
+
+/// `127.0.0.1:8000`, `unix:/run/app.sock`
+impl fmt::Display for LocalAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{path}"),
+        }
+    }
 }
 
 /// Why an application did not answer.

@@ -64,10 +64,7 @@ impl LoadError {
 
 impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(traceback) = &self.traceback {
-            writeln!(f, "{}", traceback.trim_end())?;
-        }
-        write!(f, "error: application `{}`: {}", self.target, self.problem)?;
+        write!(f, "application `{}`: {}", self.target, self.problem)?;
         if let Some(hint) = &self.hint {
             write!(f, "\nhint: {hint}")?;
         }

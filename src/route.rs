@@ -92,32 +92,25 @@ impl Rule {
     /// [owns](Self::owned) its routes: without them the application gets all that is not defined there.
     pub fn mount(app: Arc<App>, prefix: &str, routes: Option<RouteIndex>) -> Self {
         let prefix = prefix.trim_end_matches('/');
-        let name = match prefix {
-            "" => "catch-all".into(),
-            prefix => format!("mount {prefix}"),
-        };
-        Self::new(app, name, Matcher::Mount(prefix.into(), routes))
+        let matches = RuleMatch::Mount(prefix.into());
+        Self::new(app, &matches, Matcher::Mount(prefix.into(), routes))
     }
 
     /// Everything below `prefix`, which stays; `routes` as for [`mount`](Self::mount).
     pub fn path(app: Arc<App>, prefix: &str, routes: Option<RouteIndex>) -> Self {
         let prefix = prefix.trim_end_matches('/');
-        let name = match prefix {
-            "" => "catch-all".into(),
-            prefix => format!("path {prefix}"),
-        };
-        Self::new(app, name, Matcher::Path(prefix.into(), routes))
+        let matches = RuleMatch::Path(prefix.into());
+        Self::new(app, &matches, Matcher::Path(prefix.into(), routes))
     }
 
     /// What the application's own router defines.
     pub fn owned(app: Arc<App>, routes: RouteIndex) -> Self {
-        let name = format!("owned by {}", app.name);
-        Self::new(app, name, Matcher::Owned(routes))
+        Self::new(app, &RuleMatch::Owned, Matcher::Owned(routes))
     }
 
-    fn new(app: Arc<App>, name: String, matcher: Matcher) -> Self {
+    fn new(app: Arc<App>, matches: &RuleMatch, matcher: Matcher) -> Self {
         let info = Arc::new(RuleInfo {
-            name,
+            name: matches.rule_name(&app.name),
             app: Arc::clone(&app.name),
         });
         Self { info, app, matcher }

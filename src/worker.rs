@@ -15,8 +15,8 @@ use crate::drain::Drain;
 use crate::error::LoadError;
 use crate::http::serve_connection;
 use crate::listen::{Acceptor, Listener};
-use crate::metrics::Metrics;
 use crate::metrics::access_log::AccessLog;
+use crate::metrics::{Metrics, Snapshot};
 use crate::route::{App, Router};
 use crate::supervisor::channel::{AppReport, Ready};
 
@@ -56,9 +56,22 @@ pub fn load(host: &dyn Host, config: &Config) -> Result<Vec<Loaded>, LoadError> 
 pub struct Started {
     pub ready: Ready,
     /// The registry that it counts in.
-    pub metrics: Arc<Metrics>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) loaded: Vec<Loaded>,
     /// Cancelled when the worker has drained and its applications have stopped.
     pub finished: CancellationToken,
+}
+
+impl Started {
+    /// What the worker has counted, and how full the pools of its applications are now.
+    pub fn snapshot(&self) -> Snapshot {
+        for (app, metrics) in self.loaded.iter().zip(self.metrics.apps()) {
+            if let Some(load) = app.application.pool() {
+                metrics.pool.set(load);
+            }
+        }
+        self.metrics.snapshot()
+    }
 }
 
 /// Runs one worker on this thread until `stop` is cancelled and everything has drained.
@@ -200,6 +213,7 @@ impl Worker {
         Started {
             ready: self.ready.clone(),
             metrics: Arc::clone(self.dispatcher.metrics()),
+            loaded: self.loaded.clone(),
             finished: CancellationToken::new(),
         }
     }

@@ -1,29 +1,31 @@
 //! A server inside a Python process: for `twinspan.serve` and for tests.
 
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Mutex, PoisonError, mpsc};
 
-use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use tokio_util::sync::CancellationToken;
 use twinspan::app::LocalAddr;
-use twinspan::config::{Config, Sources, load};
-use twinspan::listen::Listener;
-use twinspan::worker;
+use twinspan::config::{Sources, load};
+use twinspan::embedded::{self, ServerError};
+use twinspan::error::LoadError;
 
 use crate::host::PythonHost;
 
 /// One server in this process; several may run at once.
 #[pyclass(frozen)]
 pub(crate) struct Server {
-    config: Arc<Config>,
     host: PythonHost,
-    listeners: Mutex<Vec<Listener>>,
     addresses: Vec<String>,
     stop: CancellationToken,
-    outcome: Mutex<Option<mpsc::Receiver<Result<(), String>>>>,
-    report: Mutex<Option<mpsc::Sender<Result<(), String>>>>,
+    /// Until it runs.
+    bound: Mutex<Option<embedded::Server>>,
+    report: Mutex<Option<mpsc::Sender<Outcome>>>,
+    outcome: Mutex<Option<mpsc::Receiver<Outcome>>>,
 }
+
+type Outcome = Result<(), LoadError>;
 
 #[pymethods]
 impl Server {
@@ -36,31 +38,25 @@ impl Server {
             arguments,
             ..Sources::default()
         };
-        let config = load(&sources)
-            .and_then(|settings| Config::new(&settings))
-            .map_err(|error| PyValueError::new_err(error.to_string()))?;
-        let listeners = config
-            .binds
-            .iter()
-            .map(|bind| Listener::bind(bind, config.backlog))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
-        let addresses = listeners
-            .iter()
-            .map(|listener| match listener.local() {
-                LocalAddr::Tcp(address) => address.to_string(),
-                LocalAddr::Unix(path) => format!("unix:{path}"),
-            })
-            .collect();
+        let bound = load(&sources)
+            .map_err(ServerError::from)
+            .and_then(|settings| embedded::Server::bind(&settings))
+            .map_err(|error| match &error {
+                ServerError::Config(error) => PyValueError::new_err(error.to_string()),
+                ServerError::Bind(error) => PyOSError::new_err(match error.hint() {
+                    Some(hint) => format!("{error}\nhint: {hint}"),
+                    None => error.to_string(),
+                }),
+            })?;
+        let addresses = bound.addresses().iter().map(LocalAddr::to_string).collect();
         let (report, outcome) = mpsc::channel();
         Ok(Self {
-            config: Arc::new(config),
             host: PythonHost::new(Some(objects)),
-            listeners: Mutex::new(listeners),
             addresses,
-            stop: CancellationToken::new(),
-            outcome: Mutex::new(Some(outcome)),
+            stop: bound.stop(),
+            bound: Mutex::new(Some(bound)),
             report: Mutex::new(Some(report)),
+            outcome: Mutex::new(Some(outcome)),
         })
     }
 
@@ -72,17 +68,13 @@ impl Server {
 
     /// Serves on this thread until `stop` is called.
     fn run(&self, py: Python<'_>) -> PyResult<()> {
-        let listeners = std::mem::take(&mut *lock(&self.listeners));
-        let Some(report) = lock(&self.report).take() else {
+        let (Some(bound), Some(report)) = (lock(&self.bound).take(), lock(&self.report).take())
+        else {
             return Err(PyRuntimeError::new_err("a server runs only once"));
         };
-        let report = move |started: Result<worker::Started, twinspan::error::LoadError>| {
-            // An error means that nobody waits to hear it.
-            let _ = report.send(started.map(drop).map_err(|error| error.to_string()));
-            Box::pin(std::future::ready(())) as twinspan::app::BoxFuture<'static, ()>
-        };
-        let (config, stop) = (Arc::clone(&self.config), self.stop.clone());
-        py.detach(|| worker::run(&self.host, config, listeners, stop, report))?;
+        // An error means that nobody waits to hear it.
+        let report = move |outcome| drop(report.send(outcome));
+        py.detach(|| bound.run(&self.host, report))?;
         self.host.interrupt().map_or(Ok(()), Err)
     }
 
@@ -93,7 +85,7 @@ impl Server {
         };
         match py.detach(move || outcome.recv()) {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(problem)) => Err(PyRuntimeError::new_err(problem)),
+            Ok(Err(error)) => Err(PyRuntimeError::new_err(text(&error))),
             Err(_) => Err(PyRuntimeError::new_err("the server did not start")),
         }
     }
@@ -101,6 +93,14 @@ impl Server {
     /// Begins the drain; `run` returns when it is over.
     fn stop(&self) {
         self.stop.cancel();
+    }
+}
+
+/// What is wrong comes first: it is all that many tools show of an exception.
+fn text(error: &LoadError) -> String {
+    match &error.traceback {
+        Some(traceback) => format!("{error}\n\n{}", traceback.trim_end()),
+        None => error.to_string(),
     }
 }
 

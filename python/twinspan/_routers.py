@@ -148,12 +148,12 @@ def _starlette(target: object, below: _Below, seen: _Seen) -> Iterable[RouteInfo
     routing = sys.modules.get("starlette.routing")
     if routing is None:
         return None
-    if isinstance(target, list) and target:
+    if isinstance(target, list):
         routes = cast("list[object]", target)
-        if all(isinstance(route, routing.BaseRoute) for route in routes):
+        if routes and all(isinstance(route, routing.BaseRoute) for route in routes):
             return _starlette_routes(routes, routing, below, seen, redirects_slash=True)
         return None
-    router = target if isinstance(target, routing.Router) else _attribute(target, "router")
+    router: Any = target if isinstance(target, routing.Router) else _attribute(target, "router")
     if not isinstance(router, routing.Router):
         return None
     redirects_slash = bool(_attribute(router, "redirect_slashes"))
@@ -186,7 +186,7 @@ def _starlette_routes(
 ) -> list[RouteInfo]:
     found: list[RouteInfo] = []
     for route, kind in _effective(routes):
-        exact = _is_own(type(kind).matches, "starlette", "fastapi")
+        exact = _is_own(cast("type[Any]", type(kind)).matches, "starlette", "fastapi")
         if isinstance(kind, (routing.Route, routing.WebSocketRoute)):
             websocket = isinstance(kind, routing.WebSocketRoute)
             found.append(
@@ -430,7 +430,8 @@ def _werkzeug_host(rule: Any, url_map: Any, app: Any) -> tuple[str | None, bool]
     subdomain: str = rule.subdomain or ""
     if app is None:
         return None, not subdomain
-    server: str = (_attribute(app, "config") or {}).get("SERVER_NAME") or ""
+    config: Mapping[str, Any] = _attribute(app, "config") or {}
+    server: str = config.get("SERVER_NAME") or ""
     if not (_attribute(app, "subdomain_matching") and server):
         return (None, True) if subdomain == (url_map.default_subdomain or "") else None
     name = server.partition(":")[0].lower()
@@ -671,7 +672,7 @@ def _source(endpoint: Any) -> tuple[str | None, str | None, int | None]:
         except ValueError:  # a circle of wrappers
             return _type_name(endpoint), None, None
         if _attribute(endpoint, "__qualname__") is None:
-            endpoint = type(endpoint)
+            endpoint = cast("type[Any]", type(endpoint))
     name = f"{endpoint.__module__}.{endpoint.__qualname__}"
     code = _attribute(endpoint, "__code__")
     if code is not None:

@@ -31,7 +31,8 @@ class Server:
     (``threads=4``), except ``workers``, which are processes; files and the environment are not
     read.
 
-    Raises ``ValueError`` for an option that is wrong and ``RuntimeError`` for an address in use.
+    Raises ``ValueError`` for an option that is wrong and ``OSError`` for an address that cannot be
+    listened on.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Server:
             ]
         self._server = _Server(json.dumps(arguments), objects)
         self._thread: threading.Thread | None = None
+        self._used = False
 
     @property
     def addresses(self) -> list[str]:
@@ -58,6 +60,7 @@ class Server:
 
         Raises ``RuntimeError`` with the cause when an application does not start.
         """
+        self._use()
         self._server.run()
         self._server.wait_started()
 
@@ -66,6 +69,7 @@ class Server:
 
         Raises ``RuntimeError`` with the cause when one does not.
         """
+        self._use()
         self._thread = threading.Thread(target=self._server.run, name="twinspan", daemon=True)
         self._thread.start()
         try:
@@ -84,6 +88,11 @@ class Server:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+
+    def _use(self) -> None:
+        if self._used:
+            raise RuntimeError("a server runs only once: make another")
+        self._used = True
 
     def __enter__(self) -> Self:
         self.start()

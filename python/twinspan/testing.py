@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 
 
 class Server(_Server):
-    """Like :class:`twinspan.Server`, on a free port of 127.0.0.1 unless told otherwise."""
+    """Like :class:`twinspan.Server`, on a free port of 127.0.0.1 unless told otherwise.
+
+    It prints what goes wrong, tracebacks of applications above all, and nothing else:
+    ``access_log`` is off and ``log_level`` is ``"warning"`` unless they are given.
+    """
 
     def __init__(
         self, *apps: Target, mounts: Mapping[str, Target] | None = None, **options: object
@@ -31,6 +35,7 @@ class Server(_Server):
         if not options.keys() & {"bind", "host", "port", "uds"}:
             options["bind"] = "127.0.0.1:0"
         options.setdefault("access_log", False)
+        options.setdefault("log_level", "warning")
         super().__init__(*apps, mounts=mounts, **options)
 
     @property

@@ -60,7 +60,7 @@ impl Ended {
 impl From<config::ConfigError> for Ended {
     fn from(error: config::ConfigError) -> Self {
         Self {
-            text: error.to_string(),
+            text: format!("error: {error}"),
             exit: Exit::Configuration,
         }
     }

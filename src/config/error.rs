@@ -54,7 +54,6 @@ const HINT: &str = "\nhint: ";
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("error: ")?;
         match (&self.option, &self.origin) {
             (Some(option), Some(origin)) => write!(f, "{option} ({origin}): ")?,
             (Some(place), None) | (None, Some(place)) => write!(f, "{place}: ")?,
@@ -124,12 +123,12 @@ mod tests {
             .hint("`shop.asgi` defines `application`");
         assert_eq!(
             error.to_string(),
-            "error: mount `/api` (twinspan.toml:12): `shop.asgi:app` has no attribute `app`\n\
+            "mount `/api` (twinspan.toml:12): `shop.asgi:app` has no attribute `app`\n\
              hint: `shop.asgi` defines `application`"
         );
         assert_eq!(
             ConfigError::new("no application").to_string(),
-            "error: no application"
+            "no application"
         );
     }
 

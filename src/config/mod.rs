@@ -102,14 +102,7 @@ impl RuleConfig {
     /// The name under which people meet the rule, stable while the rule is: `mount /api`,
     /// `path /live`, `owned by new`, `catch-all`.
     pub fn name(&self) -> String {
-        match &self.matches {
-            RuleMatch::Mount(prefix) | RuleMatch::Path(prefix) if prefix.is_empty() => {
-                "catch-all".into()
-            }
-            RuleMatch::Mount(prefix) => format!("mount {prefix}"),
-            RuleMatch::Path(prefix) => format!("path {prefix}"),
-            RuleMatch::Owned => format!("owned by {}", self.app),
-        }
+        self.matches.rule_name(&self.app)
     }
 }
 
@@ -122,6 +115,18 @@ pub enum RuleMatch {
     Path(String),
     /// Exactly what the application's own router defines.
     Owned,
+}
+
+impl RuleMatch {
+    /// What [`RuleConfig::name`] is for `app`.
+    pub(crate) fn rule_name(&self, app: &str) -> String {
+        match self {
+            Self::Mount(prefix) | Self::Path(prefix) if prefix.is_empty() => "catch-all".into(),
+            Self::Mount(prefix) => format!("mount {prefix}"),
+            Self::Path(prefix) => format!("path {prefix}"),
+            Self::Owned => format!("owned by {app}"),
+        }
+    }
 }
 
 /// ASGI's lifespan protocol.

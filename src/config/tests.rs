@@ -310,114 +310,114 @@ fn a_wrong_command_line_says_what_to_write() {
     for (said, error) in [
         (
             "",
-            "error: no application is named\n\
+            "no application is named\n\
               hint: name one, `twinspan module:app`, or describe them in twinspan.toml",
         ),
         (
             "a:app --thread 4",
-            "error: `--thread`: there is no such option\nhint: did you mean `--threads`?",
+            "`--thread`: there is no such option\nhint: did you mean `--threads`?",
         ),
         (
             "a:app --no-acces-log",
-            "error: `--no-acces-log`: there is no such option\nhint: did you mean `--no-access-log`?",
+            "`--no-acces-log`: there is no such option\nhint: did you mean `--no-access-log`?",
         ),
         (
             "a:app --colour",
-            "error: `--colour`: there is no such option\nhint: `twinspan --help` lists all options",
+            "`--colour`: there is no such option\nhint: `twinspan --help` lists all options",
         ),
         (
             "a:app --worker-class=gthread",
-            "error: `--worker-class`: there is no such option\n\
+            "`--worker-class`: there is no such option\n\
               hint: delete it: whether an application is WSGI or ASGI is seen from the application",
         ),
         (
             "a:app -k gthread",
-            "error: `-k`: there is no such option\n\
+            "`-k`: there is no such option\n\
               hint: delete it: whether an application is WSGI or ASGI is seen from the application",
         ),
-        ("a:app --threads", "error: `--threads`: a value is missing"),
+        ("a:app --threads", "`--threads`: a value is missing"),
         (
             "a:app --threads=many",
-            "error: `--threads`: `many` is not a whole number",
+            "`--threads`: `many` is not a whole number",
         ),
         (
             "a:app --threads 0",
-            "error: `--threads`: 0 is too few\nhint: write at least 1",
+            "`--threads`: 0 is too few\nhint: write at least 1",
         ),
         (
             "a:app --backlog 70000",
-            "error: `--backlog`: 70000 is out of range\nhint: write 1 to 65535",
+            "`--backlog`: 70000 is out of range\nhint: write 1 to 65535",
         ),
         (
             "a:app --port 70000",
-            "error: `--port`: 70000 is out of range\nhint: write 0 to 65535",
+            "`--port`: 70000 is out of range\nhint: write 0 to 65535",
         ),
         (
             "a:app --limit-head-size 10",
-            "error: `--limit-head-size`: 10 is out of range\nhint: write 8192 to 1048576",
+            "`--limit-head-size`: 10 is out of range\nhint: write 8192 to 1048576",
         ),
         (
             "a:app --timeout-startup 0",
-            "error: `--timeout-startup`: 0 seconds leave no time at all\nhint: the default is 60",
+            "`--timeout-startup`: 0 seconds leave no time at all\nhint: the default is 60",
         ),
         (
             "a:app --lifespan onn",
-            "error: `--lifespan`: `onn` is none of `auto`, `on`, `off`\nhint: did you mean `on`?",
+            "`--lifespan`: `onn` is none of `auto`, `on`, `off`\nhint: did you mean `on`?",
         ),
         (
             "a:app --access-log=x",
-            "error: unexpected value 'x' for '--access-log' found; no more were expected",
+            "unexpected value 'x' for '--access-log' found; no more were expected",
         ),
         (
             "shop/main.py",
-            "error: APP: `shop/main.py` is a file, not a module\nhint: write `shop.main:app`",
+            "APP: `shop/main.py` is a file, not a module\nhint: write `shop.main:app`",
         ),
-        ("a:app a:app", "error: APP: `a:app` is named twice"),
+        ("a:app a:app", "APP: `a:app` is named twice"),
         (
             "--mount /api a:app",
-            "error: `--mount`: `/api` does not say what is mounted where\nhint: write `/prefix=module:attr`",
+            "`--mount`: `/api` does not say what is mounted where\nhint: write `/prefix=module:attr`",
         ),
         (
             "--mount /api=a:app --mount /api/=b:app",
-            "error: mount `/api` (--mount): `b` would never be asked: `a` (--mount) has this place already\n\
+            "mount `/api` (--mount): `b` would never be asked: `a` (--mount) has this place already\n\
           hint: give each application a place of its own",
         ),
         (
             "--mount /=a:app b:app",
-            "error: mount `/` (APP): `b` would never be asked: `a` (--mount) has this place already\n\
+            "mount `/` (APP): `b` would never be asked: `a` (--mount) has this place already\n\
           hint: give each application a place of its own",
         ),
         (
             "a:app -b :80 -b 0.0.0.0:80",
-            "error: `--bind`: `0.0.0.0:80` is named twice",
+            "`--bind`: `0.0.0.0:80` is named twice",
         ),
         (
             "a:app -b :80 --port 81",
-            "error: `--port`: says where to listen, and so does `--bind`\n\
+            "`--port`: says where to listen, and so does `--bind`\n\
           hint: keep one; `--bind` may be repeated and takes every kind of address",
         ),
         (
             "a:app --host example.org",
-            "error: `--host`: `example.org` is not an IP address\n\
+            "`--host`: `example.org` is not an IP address\n\
           hint: write `127.0.0.1`, `::1`, or `0.0.0.0` for every IPv4 interface",
         ),
         (
             "a:app --admin :9000",
-            "error: `--admin`: `0.0.0.0:9000` can be reached from other machines\n\
+            "`--admin`: `0.0.0.0:9000` can be reached from other machines\n\
           hint: write `127.0.0.1:9000` or `unix:/path/to/socket`; to let others in, put a proxy with access rules in front",
         ),
         (
             "a:app --forwarded-allow-ips proxy",
-            "error: `--forwarded-allow-ips`: `proxy` is neither an IP address nor a network\n\
+            "`--forwarded-allow-ips`: `proxy` is neither an IP address nor a network\n\
           hint: write `10.0.0.7`, `10.0.0.0/8`, `unix` for unix sockets or `*` for everyone",
         ),
         (
             "a:app --config nowhere.toml",
-            "error: `nowhere.toml`: cannot be read: No such file or directory (os error 2)",
+            "`nowhere.toml`: cannot be read: No such file or directory (os error 2)",
         ),
         (
             "a:app -c gunicorn.conf.py",
-            "error: `gunicorn.conf.py`: a configuration in Python is not run\n\
+            "`gunicorn.conf.py`: a configuration in Python is not run\n\
           hint: write the settings into twinspan.toml",
         ),
     ] {
@@ -528,122 +528,122 @@ fn a_wrong_file_is_shown_with_its_line() {
     for (text, error) in [
         (
             "\n\nthreads = \"many\"",
-            "error: `threads` (twinspan.toml:3): expected a whole number, found string \"many\"",
+            "`threads` (twinspan.toml:3): expected a whole number, found string \"many\"",
         ),
         (
             "app = \"a:app\"\nthreads = 0",
-            "error: `threads` (twinspan.toml:2): 0 is too few\nhint: write at least 1",
+            "`threads` (twinspan.toml:2): 0 is too few\nhint: write at least 1",
         ),
         (
             "workers = -2",
-            "error: `workers` (twinspan.toml:1): `-2` is below 0",
+            "`workers` (twinspan.toml:1): `-2` is below 0",
         ),
         (
             "timeout_keep_alive = \"5s\"",
-            "error: `timeout_keep_alive` (twinspan.toml:1): expected a number of seconds, found string \"5s\"",
+            "`timeout_keep_alive` (twinspan.toml:1): expected a number of seconds, found string \"5s\"",
         ),
         (
             "# none\ntreads = 4",
-            "error: `treads` (twinspan.toml:2): there is no such option\nhint: did you mean `threads`?",
+            "`treads` (twinspan.toml:2): there is no such option\nhint: did you mean `threads`?",
         ),
         (
             "colour = 4",
-            "error: `colour` (twinspan.toml:1): there is no such option\nhint: `twinspan --help` lists all options",
+            "`colour` (twinspan.toml:1): there is no such option\nhint: `twinspan --help` lists all options",
         ),
         (
             "reload = true",
-            "error: `reload` (twinspan.toml:1): there is no such option\n\
+            "`reload` (twinspan.toml:1): there is no such option\n\
              hint: delete it: code is not watched; SIGHUP loads it anew without losing a request",
         ),
         (
             "config = \"other.toml\"",
-            "error: `config` (twinspan.toml:1): a file cannot name another one\nhint: delete the line",
+            "`config` (twinspan.toml:1): a file cannot name another one\nhint: delete the line",
         ),
         (
             "access_log = true\naccess-log = false",
-            "error: `access-log` (twinspan.toml:2): is set twice",
+            "`access-log` (twinspan.toml:2): is set twice",
         ),
         (
             "bind = [\n  \":80\",\n  \"nowhere\",\n]",
-            "error: `bind.1` (twinspan.toml:3): `nowhere` has no port\nhint: write `127.0.0.1:8000`, `[::1]:8000`, \
+            "`bind.1` (twinspan.toml:3): `nowhere` has no port\nhint: write `127.0.0.1:8000`, `[::1]:8000`, \
              `:8000` (every IPv4 interface), `8000` (127.0.0.1) or `unix:/path/to/socket`",
         ),
         (
             "bind = 8000",
-            "error: `bind` (twinspan.toml:1): expected a string or a list of strings, found integer `8000`",
+            "`bind` (twinspan.toml:1): expected a string or a list of strings, found integer `8000`",
         ),
         (
             "lifespan = \"yes\"",
-            "error: `lifespan` (twinspan.toml:1): `yes` is none of `auto`, `on`, `off`",
+            "`lifespan` (twinspan.toml:1): `yes` is none of `auto`, `on`, `off`",
         ),
         (
             "threads = ",
-            "error: twinspan.toml:1: invalid toml: string values must be quoted, expected literal string",
+            "twinspan.toml:1: invalid toml: string values must be quoted, expected literal string",
         ),
         (
             "[apps.a]\napp = \"a:app\"\nthread = 4",
-            "error: `apps.a.thread` (twinspan.toml:3): there is no such option\nhint: did you mean `threads`?",
+            "`apps.a.thread` (twinspan.toml:3): there is no such option\nhint: did you mean `threads`?",
         ),
         (
             "[apps]\na = \"a:app\"",
-            "error: `apps.a` (twinspan.toml:2): expected a table with `app`, found string \"a:app\"",
+            "`apps.a` (twinspan.toml:2): expected a table with `app`, found string \"a:app\"",
         ),
         (
             "routes = 3",
-            "error: `routes` (twinspan.toml:1): expected a list, found integer `3`",
+            "`routes` (twinspan.toml:1): expected a list, found integer `3`",
         ),
         (
             "[apps.a]\nthreads = 4",
-            "error: `apps.a` (twinspan.toml:1): `app` is missing",
+            "`apps.a` (twinspan.toml:1): `app` is missing",
         ),
         (
             "[apps.a]\napp = \"a:app\"\nqueue = 1.5",
-            "error: `apps.a.queue` (twinspan.toml:3): expected a whole number, found floating point `1.5`",
+            "`apps.a.queue` (twinspan.toml:3): expected a whole number, found floating point `1.5`",
         ),
         (
             "[apps.a]\napp = \"a:app\"\nthreads = 0",
-            "error: `apps.a.threads` (twinspan.toml:3): 0 is too few\nhint: write at least 1",
+            "`apps.a.threads` (twinspan.toml:3): 0 is too few\nhint: write at least 1",
         ),
         (
             "[apps.legacy]\napp = \"a:app\"\n[[routes]]\n\napp = \"legcy\"",
-            "error: `routes.0.app` (twinspan.toml:5): there is no application `legcy`\nhint: did you mean `legacy`?",
+            "`routes.0.app` (twinspan.toml:5): there is no application `legcy`\nhint: did you mean `legacy`?",
         ),
         (
             "[apps.a]\napp = \"a:app\"\n[[routes]]\napp = \"b\"",
-            "error: `routes.0.app` (twinspan.toml:4): there is no application `b`\n\
+            "`routes.0.app` (twinspan.toml:4): there is no application `b`\n\
              hint: describe it: `[apps.b]` with `app = \"module:attr\"`",
         ),
         (
             "[apps.a]\napp = \"a:app\"\n[[routes]]\napp = \"a\"\nmount = \"api\"",
-            "error: `routes.0.mount` (twinspan.toml:5): `api` does not begin with a slash\nhint: write `/api`",
+            "`routes.0.mount` (twinspan.toml:5): `api` does not begin with a slash\nhint: write `/api`",
         ),
         (
             "[apps.a]\napp = \"a:app\"\n[[routes]]\napp = \"a\"\nmount = \"/api\"\nwhen = \"owned\"",
-            "error: `routes.0` (twinspan.toml:3): has more than one of `mount`, `path` and `when`\n\
+            "`routes.0` (twinspan.toml:3): has more than one of `mount`, `path` and `when`\n\
              hint: keep one; write a route for each",
         ),
         (
             "[apps.a]\napp = \"a:app\"\n[[routes]]\napp = \"a\"\nwhen = \"own\"",
-            "error: `routes.0.when` (twinspan.toml:5): `own` is none of `owned`\nhint: did you mean `owned`?",
+            "`routes.0.when` (twinspan.toml:5): `own` is none of `owned`\nhint: did you mean `owned`?",
         ),
         (
             "[apps.a]\napp = \"a:app\"\n[apps.b]\napp = \"b:app\"",
-            "error: `apps` (twinspan.toml:1): several applications, and nothing says which answers what\n\
+            "`apps` (twinspan.toml:1): several applications, and nothing says which answers what\n\
              hint: add `[[routes]]`, tried in order: `app = \"NAME\"` with `mount`, `path`, `when = \"owned\"` or nothing",
         ),
         (
             "[apps.a]\napp = \"a:app\"\n[apps.b]\napp = \"b:app\"\n[[routes]]\napp = \"a\"",
-            "error: `apps.b` (twinspan.toml:3): no `[[routes]]` leads to this application\n\
+            "`apps.b` (twinspan.toml:3): no `[[routes]]` leads to this application\n\
              hint: add `[[routes]]` with `app = \"b\"`, or delete it",
         ),
         (
             "[apps.a]\napp = \"a:app\"\n[apps.b]\napp = \"b:app\"\n[[routes]]\napp = \"a\"\n[[routes]]\napp = \"b\"",
-            "error: mount `/` (twinspan.toml:7): `b` would never be asked: `a` (twinspan.toml:5) has this place already\n\
+            "mount `/` (twinspan.toml:7): `b` would never be asked: `a` (twinspan.toml:5) has this place already\n\
              hint: give each application a place of its own",
         ),
         (
             "app = \"b:app\"\n[apps.a]\napp = \"a:app\"",
-            "error: `apps` (twinspan.toml:2): says which application answers what, and so does `app`\n\
+            "`apps` (twinspan.toml:2): says which application answers what, and so does `app`\n\
              hint: name applications on the command line or in the file, not in both",
         ),
     ] {
@@ -660,7 +660,7 @@ fn applications_on_the_command_line_and_in_the_file_contradict_each_other() {
     };
     assert_eq!(
         case.error(),
-        "error: `routes` (twinspan.toml:15): says which application answers what, and so does APP\n\
+        "`routes` (twinspan.toml:15): says which application answers what, and so does APP\n\
          hint: name applications on the command line or in the file, not in both"
     );
 }
@@ -705,13 +705,13 @@ fn the_file_is_twinspan_toml_or_a_table_of_pyproject_toml_or_the_one_that_is_nam
     let error = workers("-c pyproject.toml", &[("pyproject.toml", "[tool]")]);
     assert_eq!(
         error.unwrap_err().to_string(),
-        "error: `pyproject.toml`: has no table [tool.twinspan]"
+        "`pyproject.toml`: has no table [tool.twinspan]"
     );
     let wrong = "[tool.twinspan]\n\nworkers = \"x\"\n";
     let error = workers("", &[("pyproject.toml", wrong)]);
     assert_eq!(
         error.unwrap_err().to_string(),
-        "error: `workers` (pyproject.toml:3): expected a whole number, found string \"x\""
+        "`workers` (pyproject.toml:3): expected a whole number, found string \"x\""
     );
 }
 
@@ -753,38 +753,38 @@ fn a_wrong_variable_is_named() {
         (
             "TWINSPAN_THREADS",
             "many",
-            "error: `TWINSPAN_THREADS`: `many` is not a whole number",
+            "`TWINSPAN_THREADS`: `many` is not a whole number",
         ),
         (
             "TWINSPAN_WORKERS",
             "0",
-            "error: `TWINSPAN_WORKERS`: 0 is too few\nhint: write at least 1",
+            "`TWINSPAN_WORKERS`: 0 is too few\nhint: write at least 1",
         ),
         (
             "WEB_CONCURRENCY",
             "x",
-            "error: `WEB_CONCURRENCY`: `x` is not a whole number",
+            "`WEB_CONCURRENCY`: `x` is not a whole number",
         ),
         (
             "TWINSPAN_ACCESS_LOG",
             "x",
-            "error: `TWINSPAN_ACCESS_LOG`: `x` is neither on nor off\nhint: write `true` or `false`",
+            "`TWINSPAN_ACCESS_LOG`: `x` is neither on nor off\nhint: write `true` or `false`",
         ),
         (
             "TWINSPAN_THREDS",
             "4",
-            "error: `TWINSPAN_THREDS`: there is no such option\nhint: did you mean `TWINSPAN_THREADS`?",
+            "`TWINSPAN_THREDS`: there is no such option\nhint: did you mean `TWINSPAN_THREADS`?",
         ),
         (
             "TWINSPAN_PORT",
             "tcp://10.0.0.1:80",
-            "error: `TWINSPAN_PORT`: `tcp://10.0.0.1:80` is not a whole number\n\
+            "`TWINSPAN_PORT`: `tcp://10.0.0.1:80` is not a whole number\n\
              hint: Kubernetes sets this for a Service of that name: set `enableServiceLinks: false` in the pod",
         ),
         (
             "TWINSPAN_APP",
             "--help",
-            "error: `TWINSPAN_APP`: `--help` does not begin with the name of a module\n\
+            "`TWINSPAN_APP`: `--help` does not begin with the name of a module\n\
              hint: write `module:attr`, `module` (its `app` or `application`) or `module:factory()`",
         ),
     ] {
@@ -901,19 +901,19 @@ fn arguments_of_python_are_checked_like_the_others() {
     for (arguments, error) in [
         (
             r#"{"thread": 4}"#,
-            "error: `thread`: there is no such option\nhint: did you mean `threads`?",
+            "`thread`: there is no such option\nhint: did you mean `threads`?",
         ),
         (
             r#"{"threads": "four"}"#,
-            "error: `threads`: expected a whole number, found string \"four\"",
+            "`threads`: expected a whole number, found string \"four\"",
         ),
         (
             r#"{"threads": 0}"#,
-            "error: `threads`: 0 is too few\nhint: write at least 1",
+            "`threads`: 0 is too few\nhint: write at least 1",
         ),
         (
             r#"{"bind": ["nowhere:x"]}"#,
-            "error: `bind`: `nowhere` is not an IP address\nhint: write `127.0.0.1:8000`, `[::1]:8000`, \
+            "`bind`: `nowhere` is not an IP address\nhint: write `127.0.0.1:8000`, `[::1]:8000`, \
              `:8000` (every IPv4 interface), `8000` (127.0.0.1) or `unix:/path/to/socket`",
         ),
     ] {

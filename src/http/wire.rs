@@ -30,6 +30,8 @@ impl Stream for crate::listen::Socket {
 
 /// How long the end of an unread request body is waited for, so that the response is not lost in a reset.
 const LINGER: Duration = Duration::from_secs(1);
+/// Up to here several pieces are written as one.
+const JOINED_WRITE: usize = 1024;
 /// How much of an unread request body is thrown away before the connection is given up.
 const LINGER_BYTES: usize = 256 * 1024;
 
@@ -281,7 +283,18 @@ impl<S: Stream> AsyncWrite for Wire<S> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        // A head and a short body in one piece: the system call for several pieces costs more than the copy.
+        let mut joined = [0; JOINED_WRITE];
+        let mut length = 0;
+        for slice in slices {
+            let Some(room) = joined.get_mut(length..length + slice.len()) else {
+                return Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+            };
+            room.copy_from_slice(slice);
+            length += slice.len();
+        }
+        let joined = joined.get(..length).unwrap_or_default();
+        Pin::new(&mut self.stream).poll_write(cx, joined)
     }
 
     fn is_write_vectored(&self) -> bool {

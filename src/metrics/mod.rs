@@ -15,6 +15,8 @@ use std::time::Duration;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
+use crate::app::PoolLoad;
+
 /// Every value of one process.
 #[derive(Debug)]
 pub struct Metrics {
@@ -124,14 +126,21 @@ pub struct AppMetrics {
     pub pool: PoolMetrics,
 }
 
-/// How full the thread pool of a WSGI application is; its adapter keeps the values true.
+/// How full the thread pool of a WSGI application was when it was last asked.
 #[derive(Debug, Default)]
 pub struct PoolMetrics {
-    /// The size of the pool. Zero means that there is none, and nothing is exported.
-    pub threads: Gauge,
-    pub busy: Gauge,
-    /// Requests that wait for a thread.
-    pub waiting: Gauge,
+    /// Zero means that there is no pool, and nothing is exported.
+    threads: Gauge,
+    busy: Gauge,
+    waiting: Gauge,
+}
+
+impl PoolMetrics {
+    pub fn set(&self, load: PoolLoad) {
+        self.threads.set(load.threads);
+        self.busy.set(load.busy);
+        self.waiting.set(load.waiting);
+    }
 }
 
 impl AppMetrics {
@@ -681,9 +690,11 @@ mod tests {
     #[test]
     fn a_pool_is_exported_only_where_there_is_one() {
         let metrics = registry(&["wsgi", "asgi"]);
-        let pool = &metrics.apps()[0].pool;
-        pool.threads.set(8);
-        pool.busy.add(1);
+        metrics.apps()[0].pool.set(PoolLoad {
+            threads: 8,
+            busy: 1,
+            waiting: 0,
+        });
         let snapshot = metrics.snapshot();
         assert_eq!(
             value(&snapshot, Family::PoolBusy, &["wsgi"]),
@@ -704,7 +715,11 @@ mod tests {
     fn every_sample_has_as_many_labels_as_its_family_declares() {
         let metrics = registry(&["app"]);
         let app = &metrics.apps()[0];
-        app.pool.threads.set(1);
+        app.pool.set(PoolLoad {
+            threads: 1,
+            busy: 0,
+            waiting: 0,
+        });
         app.begin();
         app.end(StatusCode::OK, Duration::ZERO);
         let snapshot = metrics.snapshot();

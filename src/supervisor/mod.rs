@@ -7,7 +7,6 @@
 //! returns actions, knows no clock and does no IO. The loop around it ([`run`]) turns processes,
 //! channels and signals into events, and actions into processes, messages and signals.
 
-mod banner;
 pub mod channel;
 mod child;
 mod run;

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from playwright.sync_api import sync_playwright
-from support import Command, tool, write_files
+from support import TWINSPAN, Command, tool, write_files
 from twinspan.testing import Server
 
 if TYPE_CHECKING:
@@ -55,10 +55,11 @@ def command(tmp_path: Path) -> Iterator[StartCommand]:
             env: Mapping[str, str] | None = None,
             cwd: Path | None = None,
             ready: bool = True,
+            program: tuple[str, ...] = TWINSPAN,
         ) -> Command:
             directory = cwd or tmp_path
             write_files(directory, files or {})
-            process = Command(arguments, cwd=directory, env=env)
+            process = Command(arguments, cwd=directory, env=env, program=program)
             started.callback(process.kill)
             if ready:
                 assert process.url

@@ -29,6 +29,9 @@ LISTENING = re.compile(r"listening on (?P<url>http://\S+?)[,;.]?(?:\s|$)")
 FOREIGN_ENVIRONMENT = re.compile(r"(TWINSPAN_\w+|PORT|WEB_CONCURRENCY|FORWARDED_ALLOW_IPS)$")
 
 
+TWINSPAN = ("-m", "twinspan")
+
+
 class Serve(Protocol):
     """Starts a `twinspan.testing.Server` that ends with the test."""
 
@@ -38,7 +41,8 @@ class Serve(Protocol):
 
 
 class StartCommand(Protocol):
-    """Starts `python -m twinspan ARGUMENTS` in a temporary directory; it ends with the test.
+    """Starts `python -m twinspan ARGUMENTS` in a temporary directory, or another `program` with
+    Python; it ends with the test.
 
     `files` are written there first, indentation removed. Without `ready` the call returns at once,
     otherwise when the command says where it listens.
@@ -51,6 +55,7 @@ class StartCommand(Protocol):
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         ready: bool = True,
+        program: tuple[str, ...] = TWINSPAN,
     ) -> Command: ...
 
 
@@ -58,7 +63,12 @@ class Command:
     """A running `python -m twinspan`, in a process group of its own."""
 
     def __init__(
-        self, arguments: tuple[str, ...], *, cwd: Path, env: Mapping[str, str] | None = None
+        self,
+        arguments: tuple[str, ...],
+        *,
+        cwd: Path,
+        env: Mapping[str, str] | None = None,
+        program: tuple[str, ...] = TWINSPAN,
     ) -> None:
         inherited = {k: v for k, v in os.environ.items() if not FOREIGN_ENVIRONMENT.match(k)}
         self.cwd = cwd
@@ -68,7 +78,7 @@ class Command:
         """The part of `lines` that came on standard output."""
         self._changed = threading.Condition()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "twinspan", *arguments],
+            [sys.executable, *program, *arguments],
             cwd=cwd,
             env={**inherited, **(env or {})},
             stdin=subprocess.DEVNULL,

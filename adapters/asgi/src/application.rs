@@ -15,7 +15,7 @@ use twinspan::app::{
 };
 use twinspan::config::AppConfig;
 use twinspan::ws::Handshake;
-use twinspan_bridge::interface::Detected;
+use twinspan_bridge::interface::{Detected, is_coroutine_function};
 use twinspan_bridge::routes;
 
 use crate::event_loop::{EventLoop, Job};
@@ -39,8 +39,9 @@ pub struct AsgiApplication {
 pub(crate) struct Shared {
     pub(crate) name: Arc<str>,
     app: Py<PyAny>,
-    /// The older calling convention, `app(scope)(receive, send)`.
-    double_callable: bool,
+    /// Calls the application within its task, where its call may run code of its own: a class, a function
+    /// that returns what another made, or the older convention `app(scope)(receive, send)`.
+    within_task: Option<Py<PyAny>>,
     coroutine_type: Py<PyAny>,
     http: ScopeFactory,
     websocket: ScopeFactory,
@@ -147,10 +148,9 @@ impl Shared {
         let app = self.app.bind(py);
         let receive = face.getattr(intern!(py, "receive"))?;
         let send = face.getattr(intern!(py, "send"))?;
-        let result = if self.double_callable {
-            app.call1((scope,))?.call1((receive, send))?
-        } else {
-            app.call1((scope, receive, send))?
+        let result = match &self.within_task {
+            Some(call) => call.bind(py).call1((app, scope, receive, send))?,
+            None => app.call1((scope, receive, send))?,
         };
         if result.get_type().is(self.coroutine_type.bind(py)) {
             return Ok(result);
@@ -184,10 +184,15 @@ impl AsgiApplication {
         router: Option<Bound<'_, PyAny>>,
         event_loop: &Arc<EventLoop>,
     ) -> PyResult<Self> {
+        let interop = py.import("twinspan._interop")?;
         let shared = Arc::new(Shared {
             name: config.name.as_str().into(),
             app: app.clone().unbind(),
-            double_callable: detected == Detected::Asgi2,
+            within_task: match detected {
+                Detected::Asgi2 => Some(interop.getattr("call_twice")?.unbind()),
+                _ if is_coroutine_function(app)? => None,
+                _ => Some(interop.getattr("call")?.unbind()),
+            },
             coroutine_type: py.import("types")?.getattr("CoroutineType")?.unbind(),
             http: ScopeFactory::new(py, "http")?,
             websocket: ScopeFactory::new(py, "websocket")?,

@@ -138,9 +138,10 @@ impl EventLoop {
 
     /// Answers a request: at the end of the turn with all others, or at once outside of a turn.
     pub(crate) fn answer(&self, to: ReplyTo, answer: Answer) {
-        self.outbox.put(to, answer);
-        if !self.in_turn.load(Ordering::Relaxed) {
-            self.outbox.flush();
+        if self.in_turn.load(Ordering::Relaxed) {
+            self.outbox.put(to, answer);
+        } else {
+            self.outbox.send(to, answer);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::PyString;
 
 /// What an object can be called as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,30 +24,34 @@ pub fn detect(app: &Bound<'_, PyAny>) -> PyResult<Option<Detected>> {
     if !app.is_callable() {
         return Ok(None);
     }
-    let inspect = py.import(intern!(py, "inspect"))?;
-    let is_coroutine_function = |object: &Bound<'_, PyAny>| -> PyResult<bool> {
-        inspect
-            .call_method1(intern!(py, "iscoroutinefunction"), (object,))?
-            .is_truthy()
-    };
-    let target = unwrap_partial(app)?;
-    let is_class = inspect
-        .call_method1(intern!(py, "isclass"), (&target,))?
-        .is_truthy()?;
-    if !is_class {
-        if is_coroutine_function(&target)? {
-            return Ok(Some(Detected::Asgi3));
-        }
-        if let Ok(call) = target.getattr(intern!(py, "__call__"))
-            && is_coroutine_function(&call)?
-        {
-            return Ok(Some(Detected::Asgi3));
-        }
+    if is_coroutine_function(app)? {
+        return Ok(Some(Detected::Asgi3));
     }
+    let inspect = py.import(intern!(py, "inspect"))?;
     let Ok(signature) = inspect.call_method1(intern!(py, "signature"), (app,)) else {
         return Ok(None);
     };
     by_signature(&signature)
+}
+
+/// Whether a call gives a coroutine and does nothing else yet.
+pub fn is_coroutine_function(app: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let py = app.py();
+    let inspect = py.import(intern!(py, "inspect"))?;
+    let is = |what: &Bound<'_, PyString>, object: &Bound<'_, PyAny>| -> PyResult<bool> {
+        inspect.call_method1(what, (object,))?.is_truthy()
+    };
+    let target = unwrap_partial(app)?;
+    if is(intern!(py, "isclass"), &target)? {
+        return Ok(false);
+    }
+    if is(intern!(py, "iscoroutinefunction"), &target)? {
+        return Ok(true);
+    }
+    match target.getattr(intern!(py, "__call__")) {
+        Ok(call) => is(intern!(py, "iscoroutinefunction"), &call),
+        Err(_) => Ok(false),
+    }
 }
 
 /// Binds one to three arguments and sees what fits: defaults and `*args` are judged as Python does.

@@ -52,6 +52,12 @@ impl Outbox {
         answers.push((to, answer));
     }
 
+    /// Adds an answer and delivers it.
+    pub fn send(&self, to: ReplyTo, answer: Answer) {
+        self.put(to, answer);
+        self.filled.notify_one();
+    }
+
     /// Delivers what was put.
     pub fn flush(&self) {
         let waiting = {

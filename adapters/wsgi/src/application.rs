@@ -13,8 +13,8 @@ use pyo3::types::PyDict;
 use tokio::sync::oneshot;
 use tracing::{debug, error, warn};
 use twinspan::app::{
-    AppError, Application, BoxFuture, Description, Interface, Request, Response, RouteTable,
-    RoutesError,
+    AppError, Application, BoxFuture, Description, Interface, PoolLoad, Request, Response,
+    RouteTable, RoutesError,
 };
 use twinspan::config::AppConfig;
 use twinspan_bridge::bytes::Lender;
@@ -126,6 +126,10 @@ impl Application for WsgiApplication {
                 .await
                 .unwrap_or_else(|_| Err(AppError::Failed("the server is stopping".into())))
         })
+    }
+
+    fn pool(&self) -> Option<PoolLoad> {
+        Some(self.shared.pool.load())
     }
 
     fn startup(&self) -> BoxFuture<'_, Result<(), AppError>> {

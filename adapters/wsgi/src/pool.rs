@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::Thread;
 
 use tokio::sync::oneshot;
+use twinspan::app::PoolLoad;
 
 /// Jobs for the threads of one application.
 pub(crate) struct Pool<J> {
@@ -212,6 +213,15 @@ impl<J> Pool<J> {
         let _ = receive.await;
     }
 
+    pub(crate) fn load(&self) -> PoolLoad {
+        let state = self.lock();
+        PoolLoad {
+            threads: self.threads,
+            busy: state.busy,
+            waiting: state.jobs.len(),
+        }
+    }
+
     /// No more jobs; threads end when they have finished theirs. Gives back what nobody will run.
     pub(crate) fn close(&self) -> Vec<J> {
         let mut state = self.lock();
@@ -301,6 +311,14 @@ mod tests {
         submit(&pool, Box::new(|| ()));
         let (_, full) = pool.submit(Box::new(|| ())).err().unwrap();
         assert_eq!(full, Full { waiting: 2 });
+        assert_eq!(
+            pool.load(),
+            PoolLoad {
+                threads: 1,
+                busy: 1,
+                waiting: 2
+            }
+        );
         release.send(()).unwrap();
     }
 

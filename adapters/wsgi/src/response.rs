@@ -147,8 +147,7 @@ impl Responder {
         if let Some(reason) = reason {
             response.extensions_mut().insert(reason);
         }
-        self.outbox.put(reply_to, Ok(response));
-        self.outbox.flush();
+        self.outbox.send(reply_to, Ok(response));
         Ok(())
     }
 
@@ -173,8 +172,7 @@ impl Responder {
         let progress = std::mem::replace(&mut self.lock().body, Progress::Over);
         match progress {
             Progress::Waiting(reply_to) => {
-                self.outbox.put(reply_to, Err(AppError::Failed(problem)));
-                self.outbox.flush();
+                self.outbox.send(reply_to, Err(AppError::Failed(problem)));
             }
             Progress::Streaming(sender) => sender.abort(problem),
             Progress::Over => {}

@@ -46,7 +46,9 @@ class Client:
     def send(self, data: bytes | str) -> None:
         self.socket.sendall(data.encode("latin-1") if isinstance(data, str) else data)
 
-    def ask(self, method: str = "GET", target: str = "/", body: bytes = b"", **headers: str) -> Answer:
+    def ask(
+        self, method: str = "GET", target: str = "/", body: bytes = b"", **headers: str
+    ) -> Answer:
         """One request with its `Content-Length`, and its answer."""
         self.start(method, target, len(body) if body else None, **headers)
         self.send(body)

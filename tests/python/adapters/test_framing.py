@@ -1,4 +1,4 @@
-"""Responses whose length, status or method decides what may follow the head: both kinds of application."""
+"""What may follow a head, by its length, its status and the method: both kinds of application."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-
 from adapters.raw import Client
 
 if TYPE_CHECKING:
@@ -17,7 +16,9 @@ if TYPE_CHECKING:
     MakeApp = Callable[..., Callable[..., Any]]
 
 
-def asgi(status: int, headers: Iterable[tuple[str, str]], pieces: list[bytes]) -> Callable[..., Any]:
+def asgi(
+    status: int, headers: Iterable[tuple[str, str]], pieces: list[bytes]
+) -> Callable[..., Any]:
     """Answers with `pieces`, and an empty last one where there are several."""
 
     async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -38,7 +39,9 @@ def asgi(status: int, headers: Iterable[tuple[str, str]], pieces: list[bytes]) -
     return app
 
 
-def wsgi(status: int, headers: Iterable[tuple[str, str]], pieces: list[bytes]) -> Callable[..., Any]:
+def wsgi(
+    status: int, headers: Iterable[tuple[str, str]], pieces: list[bytes]
+) -> Callable[..., Any]:
     def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         if environ["PATH_INFO"] == "/next":
             start_response("200 OK", [])
@@ -96,9 +99,7 @@ def test_two_lengths_are_a_500(serve: Serve, make: MakeApp) -> None:
 
 
 @pytest.mark.parametrize("pieces", [[b"whole"], [b"in ", b"pieces", b"!" * 200_000]])
-def test_head_gets_the_head_alone(
-    serve: Serve, make: MakeApp, pieces: list[bytes]
-) -> None:
+def test_head_gets_the_head_alone(serve: Serve, make: MakeApp, pieces: list[bytes]) -> None:
     server = serve(make(200, [("x-app", "1")], pieces))
     with Client(server.port) as client:
         answer = client.ask("HEAD")
@@ -176,9 +177,7 @@ def test_http_1_0_gets_a_streamed_body_without_chunks_and_then_the_end(
         assert client.rest() == b"onetwo"
 
 
-def test_an_application_may_end_a_response_that_its_length_has_ended(
-    serve: Serve
-) -> None:
+def test_an_application_may_end_a_response_that_its_length_has_ended(serve: Serve) -> None:
     raised: list[BaseException] = []
 
     async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:

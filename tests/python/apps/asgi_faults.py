@@ -45,7 +45,13 @@ async def raise_after_start_with_length(send: Any) -> None:
 
 async def too_short(send: Any) -> None:
     await start(send, headers=[*TEXT, (b"content-length", b"100")])
-    await body(send, b"first")
+    await body(send, b"first", more=True)
+    await body(send, b"last")
+
+
+async def too_short_at_once(send: Any) -> None:
+    await start(send, headers=[*TEXT, (b"content-length", b"100")])
+    await body(send, b"first and last")
 
 
 async def return_without_end(send: Any) -> None:
@@ -130,6 +136,7 @@ FAULTS: dict[str, Callable[[Any], Awaitable[None]]] = {
         raise_after_start,
         raise_after_start_with_length,
         too_short,
+        too_short_at_once,
         return_without_end,
         exit_process,
         no_answer,

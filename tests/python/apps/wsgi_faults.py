@@ -43,6 +43,11 @@ def too_short(start_response: Any) -> Iterator[bytes]:
     yield b"first"
 
 
+def too_short_at_once(start_response: Any) -> Iterable[bytes]:
+    start_response("200 OK", [*TEXT, ("content-length", "100")])
+    return [b"first and last"]
+
+
 def exit_process(_: Any) -> Iterable[bytes]:
     sys.exit(7)
 
@@ -115,6 +120,7 @@ FAULTS: dict[str, Callable[[Any], Any]] = {
         raise_after_start,
         raise_after_start_with_length,
         too_short,
+        too_short_at_once,
         exit_process,
         status_out_of_range,
         status_without_number,

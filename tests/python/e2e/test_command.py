@@ -409,6 +409,39 @@ def test_a_reload_that_fails_leaves_the_old_workers_serving(
     assert server.terminate() == 0
 
 
+def test_a_reload_reads_the_configuration_again_and_keeps_the_last_good_one(
+    command: StartCommand, tmp_path: Path
+) -> None:
+    file = tmp_path / "shop.toml"
+
+    def configure(mount: str) -> None:
+        file.write_text(f"""
+            [apps.shop]
+            app = "apps.version:wsgi"
+            [[routes]]
+            app = "shop"
+            mount = "{mount}"
+            """)
+
+    version = tmp_path / "version"
+    version.write_text("one")
+    configure("/old")
+    server = command("--config", str(file), *FOR_TESTS, env={"VERSION_FILE": str(version)})
+
+    def status(path: str) -> int:
+        return httpx.get(server.url + path, trust_env=False).status_code
+
+    assert (status("/old"), status("/new")) == (200, 404)
+    configure("/new")
+    server.send_signal(signal.SIGHUP)
+    until(lambda: (status("/old"), status("/new")) == (404, 200))
+    configure("no slash")
+    server.send_signal(signal.SIGHUP)
+    server.wait_for_line("no reload")
+    assert (status("/old"), status("/new")) == (404, 200)
+    assert server.terminate() == 0
+
+
 # The admin listener.
 
 
@@ -436,6 +469,33 @@ def test_health_and_metrics_are_merged_over_workers(command: StartCommand, tmp_p
         assert client.get("/metrics").headers["content-type"].startswith("text/plain")
     assert server.terminate() == 0
     assert not path.exists()
+
+
+def test_metrics_show_how_full_a_thread_pool_is(command: StartCommand, tmp_path: Path) -> None:
+    path, gate = tmp_path / "a", tmp_path / "gate"
+    admin = ("--admin", f"unix:{path}")
+    server = command("apps.gate:wsgi", "--threads", "1", *admin, *FOR_TESTS)
+    transport = httpx.HTTPTransport(uds=str(path))
+    with (
+        httpx.Client(transport=transport, base_url="http://localhost") as client,
+        ThreadPoolExecutor() as threads,
+    ):
+
+        def pool() -> tuple[str, ...]:
+            text = client.get("/metrics").text
+            names = ("threads", "threads_busy", "waiting")
+            return tuple(
+                re.findall(rf"^twinspan_pool_{name}\{{.*\}} (\S+)$", text, re.MULTILINE)[0]
+                for name in names
+            )
+
+        assert pool() == ("1", "0", "0")
+        url = f"{server.url}/?gate={gate}"
+        asked = [threads.submit(httpx.get, url, trust_env=False) for _ in range(3)]
+        until(lambda: pool() == ("1", "1", "2"))
+        gate.touch()
+        assert {answer.result().status_code for answer in asked} == {200}
+        until(lambda: pool() == ("1", "0", "0"))
 
 
 def test_without_admin_nobody_answers_for_it(command: StartCommand, http: httpx.Client) -> None:

@@ -2,27 +2,35 @@
 
 use crate::app::LocalAddr;
 use crate::config::{Config, RuleMatch};
-use crate::listen::Listener;
 use crate::supervisor::channel::AppReport;
+
+/// Where the applications run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Place {
+    /// In processes of their own.
+    Workers,
+    /// In the process that says so.
+    Here,
+}
 
 /// One line for the server, each application, and each address; the addresses come last, as whoever
 /// waits for them may begin.
-pub(super) fn lines(
+pub(crate) fn lines(
     config: &Config,
-    listeners: &[Listener],
+    place: Place,
+    listening: &[LocalAddr],
     admin: Option<&LocalAddr>,
     apps: &[AppReport],
 ) -> Vec<String> {
-    let mut lines = vec![format!(
-        "Twinspan {} with {}",
-        env!("CARGO_PKG_VERSION"),
-        count(config.workers, "worker")
-    )];
+    let place = match place {
+        Place::Workers => format!("with {}", count(config.workers, "worker")),
+        Place::Here => "in this process".to_owned(),
+    };
+    let mut lines = vec![format!("Twinspan {} {place}", env!("CARGO_PKG_VERSION"))];
     lines.extend(apps.iter().map(|app| describe(config, app)));
     lines.extend(admin.map(|local| format!("admin endpoint at {}", url(local))));
-    let (tcp, unix): (Vec<_>, Vec<_>) = listeners
+    let (tcp, unix): (Vec<_>, Vec<_>) = listening
         .iter()
-        .map(Listener::local)
         .partition(|local| matches!(local, LocalAddr::Tcp(_)));
     for local in tcp.into_iter().chain(unix) {
         lines.push(format!("listening on {}", url(local)));
@@ -59,7 +67,7 @@ fn count(number: usize, noun: &str) -> String {
 fn url(local: &LocalAddr) -> String {
     match local {
         LocalAddr::Tcp(address) => format!("http://{address}"),
-        LocalAddr::Unix(path) => format!("unix:{path}"),
+        LocalAddr::Unix(_) => local.to_string(),
     }
 }
 
@@ -67,7 +75,7 @@ fn url(local: &LocalAddr) -> String {
 mod tests {
     use super::*;
     use crate::app::{Description, Interface, RouteTable};
-    use crate::config::{AppConfig, Bind, RuleConfig};
+    use crate::config::{AppConfig, RuleConfig};
 
     fn report(name: &str, interface: Interface, threads: Option<usize>) -> AppReport {
         AppReport {
@@ -98,30 +106,27 @@ mod tests {
             ],
             ..Config::default()
         };
-        let bind = |bind| Listener::bind(&bind, 8).unwrap();
-        let path = std::env::temp_dir().join(format!("twinspan-{}.sock", std::process::id()));
-        let listeners = [
-            bind(Bind::Unix(path.clone())),
-            bind(Bind::Tcp(([127, 0, 0, 1], 0).into())),
+        let listening = [
+            LocalAddr::Unix("/run/shop.sock".into()),
+            LocalAddr::Tcp(([127, 0, 0, 1], 8000).into()),
         ];
-        let LocalAddr::Tcp(address) = listeners[1].local() else {
-            panic!("bound to something else")
-        };
         let apps = [
             report("new", Interface::Asgi, None),
             report("legacy", Interface::Wsgi, Some(1)),
         ];
         let admin = LocalAddr::Tcp(([127, 0, 0, 1], 9000).into());
         assert_eq!(
-            lines(&config, &listeners, Some(&admin), &apps),
+            lines(&config, Place::Workers, &listening, Some(&admin), &apps),
             [
                 format!("Twinspan {} with 2 workers", env!("CARGO_PKG_VERSION")),
                 "application new: shop.asgi:app, ASGI, owns its 0 routes, mounted at /live".into(),
                 "application legacy: shop.wsgi, WSGI, 1 thread, mounted at /".into(),
                 "admin endpoint at http://127.0.0.1:9000".into(),
-                format!("listening on http://{address}"),
-                format!("listening on unix:{}", path.display()),
+                "listening on http://127.0.0.1:8000".into(),
+                "listening on unix:/run/shop.sock".into(),
             ]
         );
+        let first = lines(&config, Place::Here, &listening, None, &apps).remove(0);
+        assert!(first.ends_with(" in this process"), "{first}");
     }
 }
