@@ -323,7 +323,9 @@ impl<S: Stream> AsyncWrite for Wire<S> {
 
 impl<S: Stream> Drop for Wire<S> {
     fn drop(&mut self) {
-        if self.control.aborted.load(Ordering::Relaxed) {
+        // A response that is still on its way was cut off: by the end of a drain, say.
+        let cut_off = self.control.in_flight.load(Ordering::Relaxed) > 0;
+        if cut_off || self.control.aborted.load(Ordering::Relaxed) {
             self.stream.abort();
         }
     }
