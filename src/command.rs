@@ -10,12 +10,12 @@ use std::sync::{Arc, mpsc};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error};
+use tracing::{debug, error, warn};
 
 use crate::admin;
 use crate::app::BoxFuture;
 use crate::cli::{self, Action, Ended, Invocation, RouteListing};
-use crate::config::{Config, Settings};
+use crate::config::{self, Config, ConfigError, Settings};
 use crate::error::{Exit, LoadError};
 use crate::logging;
 use crate::supervisor::channel::{
@@ -61,11 +61,12 @@ pub fn run(
 fn serve(invocation: &Invocation, program: WorkerCommand) -> Result<Exit, Ended> {
     let config = &invocation.config;
     logging::init(config.log_level);
-    let settings = serde_json::to_value(&invocation.settings).map_err(|error| Ended {
-        text: format!("error: the configuration cannot be handed to workers: {error}"),
+    let settings = for_workers(&invocation.settings).map_err(|text| Ended {
+        text,
         exit: Exit::Internal,
     })?;
-    supervisor::run(config, settings, program, |control, drain| {
+    let reread = || reread(invocation);
+    supervisor::run(config, settings, reread, program, |control, drain| {
         admin::dispatcher(Arc::new(config.clone()), Arc::new(control), drain)
     })
     .map_err(|error| Ended {
@@ -73,6 +74,27 @@ fn serve(invocation: &Invocation, program: WorkerCommand) -> Result<Exit, Ended>
         exit: error.exit,
     })?;
     Ok(Exit::Success)
+}
+
+fn for_workers(settings: &Settings) -> Result<serde_json::Value, String> {
+    serde_json::to_value(settings)
+        .map_err(|error| format!("error: the configuration cannot be handed to workers: {error}"))
+}
+
+/// The configuration as it is now, for a reload. What belongs to the supervisor stays until a restart.
+fn reread(invocation: &Invocation) -> Result<serde_json::Value, String> {
+    let text = |error: ConfigError| error.to_string();
+    let settings = config::load(&invocation.sources).map_err(text)?;
+    let (now, before) = (Config::new(&settings).map_err(text)?, &invocation.config);
+    let fixed = [
+        ("addresses", now.binds != before.binds),
+        ("admin endpoint", now.admin != before.admin),
+        ("number of workers", now.workers != before.workers),
+    ];
+    for (what, _) in fixed.into_iter().filter(|(_, changed)| *changed) {
+        warn!("the {what} changed in the configuration: restart the server for it");
+    }
+    for_workers(&settings)
 }
 
 /// A worker process.

@@ -68,7 +68,8 @@ impl From<io::Error> for ServerError {
 
 /// Runs the server in worker processes until it is told to stop.
 ///
-/// `settings` is what workers get to derive their own configuration from; `command` starts one.
+/// `settings` is what workers get to derive their own configuration from, `reread` gives it anew when the
+/// server reloads, or says why not; `command` starts a worker.
 /// `admin` makes what answers on the admin listener; it is called only when there is one.
 ///
 /// # Errors
@@ -76,6 +77,7 @@ impl From<io::Error> for ServerError {
 pub fn run(
     config: &Config,
     settings: serde_json::Value,
+    reread: impl Fn() -> Result<serde_json::Value, String>,
     command: WorkerCommand,
     admin: impl FnOnce(Control, Drain) -> Arc<Dispatcher>,
 ) -> Result<(), ServerError> {
@@ -107,7 +109,7 @@ pub fn run(
                 info!("{line}");
             }
         };
-        server.run(signals, announce).await
+        server.run(signals, reread, announce).await
     })
 }
 
@@ -204,6 +206,7 @@ impl Server {
     async fn run(
         mut self,
         mut signals: mpsc::UnboundedReceiver<Signal>,
+        reread: impl Fn() -> Result<serde_json::Value, String>,
         announce: impl Fn(&[Listener], &[AppReport]),
     ) -> Ended {
         let mut child_ended = signal(SignalKind::child())?;
@@ -215,7 +218,13 @@ impl Server {
                 // A signal to the whole process group ends workers too: what is asked for comes first,
                 // or their deaths would be held against the application.
                 biased;
-                Some(signal) = signals.recv() => self.step(Event::Signal(signal), &announce),
+                Some(signal) = signals.recv() => {
+                    if self.reconfigure(signal, &reread) {
+                        self.step(Event::Signal(signal), &announce)
+                    } else {
+                        None
+                    }
+                }
                 _ = child_ended.recv() => {
                     self.children.reap();
                     None
@@ -232,6 +241,25 @@ impl Server {
             };
         }
         ended.unwrap_or(Ok(()))
+    }
+
+    /// Reads the settings again before a reload; `false` where they cannot be used, and all stays as it is.
+    fn reconfigure(
+        &mut self,
+        signal: Signal,
+        reread: &impl Fn() -> Result<serde_json::Value, String>,
+    ) -> bool {
+        if signal != Signal::Hangup {
+            return true;
+        }
+        match reread() {
+            Ok(settings) => self.settings = settings,
+            Err(problem) => {
+                error!("no reload, the workers serve as before\n{problem}");
+                return false;
+            }
+        }
+        true
     }
 
     /// Decides and acts; the result is that of the server when it has ended.
@@ -540,11 +568,15 @@ mod tests {
                 graceful: Duration::from_secs(5),
             };
             let settings = json!({"script": &path});
+            let reread = {
+                let settings = settings.clone();
+                move || Ok(settings.clone())
+            };
             let (server, control) = Server::new(plan, settings, command, vec![listener]);
             let (signals, receiver) = mpsc::unbounded_channel();
             let (announce, announced) = mpsc::unbounded_channel();
             let announce = move |_: &[Listener], _: &[AppReport]| announce.send(()).unwrap();
-            let task = tokio::spawn(server.run(receiver, announce));
+            let task = tokio::spawn(server.run(receiver, reread, announce));
             Self {
                 address,
                 signals,

@@ -37,7 +37,7 @@ def twinspan(*arguments: str, cwd: Path = ROOT, env: Mapping[str, str] | None = 
         [sys.executable, "-m", "twinspan", *arguments],
         check=False,
         cwd=cwd,
-        env={**inherited, **(env or {})},
+        env={**inherited, "COLUMNS": "100", **(env or {})},
         capture_output=True,
         text=True,
         timeout=60,

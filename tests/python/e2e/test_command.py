@@ -409,6 +409,39 @@ def test_a_reload_that_fails_leaves_the_old_workers_serving(
     assert server.terminate() == 0
 
 
+def test_a_reload_reads_the_configuration_again_and_keeps_the_last_good_one(
+    command: StartCommand, tmp_path: Path
+) -> None:
+    file = tmp_path / "shop.toml"
+
+    def configure(mount: str) -> None:
+        file.write_text(f"""
+            [apps.shop]
+            app = "apps.version:wsgi"
+            [[routes]]
+            app = "shop"
+            mount = "{mount}"
+            """)
+
+    version = tmp_path / "version"
+    version.write_text("one")
+    configure("/old")
+    server = command("--config", str(file), *FOR_TESTS, env={"VERSION_FILE": str(version)})
+
+    def status(path: str) -> int:
+        return httpx.get(server.url + path, trust_env=False).status_code
+
+    assert (status("/old"), status("/new")) == (200, 404)
+    configure("/new")
+    server.send_signal(signal.SIGHUP)
+    until(lambda: (status("/old"), status("/new")) == (404, 200))
+    configure("no slash")
+    server.send_signal(signal.SIGHUP)
+    server.wait_for_line("no reload")
+    assert (status("/old"), status("/new")) == (404, 200)
+    assert server.terminate() == 0
+
+
 # The admin listener.
 
 
