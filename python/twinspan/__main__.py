@@ -14,7 +14,7 @@ from ._twinspan import run
 WORKER = "__worker__"
 
 EXIT_LIMIT = 5.0
-"""Seconds that the end of a worker may take once it has drained and its applications have stopped."""
+"""Seconds that the end of a worker may take once its applications have stopped."""
 
 
 def main() -> None:
@@ -28,8 +28,8 @@ def main() -> None:
 def _work(arguments: list[str]) -> NoReturn:
     """Runs a worker, and ends it although threads of its applications may be stuck.
 
-    Requests have had their time to finish. Python would wait for some of these threads for ever, and
-    would end others wherever they are, in the extension's code too.
+    Requests have had their time to finish. Python would wait for some of these threads for ever,
+    and would end others wherever they are, in the extension's code too.
     """
     code = 0
 
