@@ -11,10 +11,12 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
+use tokio::runtime::Handle;
 
 /// Why a body ended before its end.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -30,12 +32,19 @@ pub enum BodyError {
     Aborted(String),
 }
 
+/// How much of a body that nobody reads is read for the sake of its connection.
+const DRAIN_BYTES: usize = 64 * 1024;
+/// How long that may take.
+const DRAIN_LIMIT: Duration = Duration::from_secs(1);
+
 /// A request or response body.
 #[derive(Default)]
 pub struct Body {
     /// Bytes that were read ahead of whoever asks next.
     ahead: Option<Bytes>,
     inner: Inner,
+    /// Where what nobody reads is thrown away.
+    drain: Option<Handle>,
 }
 
 #[derive(Default)]
@@ -101,6 +110,12 @@ impl Body {
         .await;
     }
 
+    /// Reads a rest that nobody has read when the body is dropped, on the current runtime, so that the
+    /// connection can take the next request.
+    pub fn drain_on_drop(&mut self) {
+        self.drain = Handle::try_current().ok();
+    }
+
     /// The next bytes; `None` at the end. Trailers are passed over.
     pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         loop {
@@ -137,6 +152,39 @@ impl Body {
     }
 }
 
+impl Drop for Body {
+    fn drop(&mut self) {
+        if let Some(drain) = &self.drain
+            && let Inner::Incoming(incoming) = &self.inner
+            && !incoming.is_end_stream()
+        {
+            let mut rest = Self::from(std::mem::take(&mut self.inner));
+            drain.spawn(async move {
+                let mut read = 0;
+                let end = async {
+                    while read < DRAIN_BYTES
+                        && let Some(Ok(data)) = rest.data().await
+                    {
+                        read += data.len();
+                    }
+                };
+                // What is too large or too slow costs its connection.
+                let _ = tokio::time::timeout(DRAIN_LIMIT, end).await;
+            });
+        }
+    }
+}
+
+impl From<Inner> for Body {
+    fn from(inner: Inner) -> Self {
+        Self {
+            ahead: None,
+            inner,
+            drain: None,
+        }
+    }
+}
+
 impl From<Bytes> for Body {
     fn from(bytes: Bytes) -> Self {
         let inner = if bytes.is_empty() {
@@ -144,7 +192,7 @@ impl From<Bytes> for Body {
         } else {
             Inner::Full(bytes)
         };
-        Self { ahead: None, inner }
+        inner.into()
     }
 }
 
@@ -167,16 +215,13 @@ impl From<hyper::body::Incoming> for Body {
         } else {
             Inner::Incoming(incoming)
         };
-        Self { ahead: None, inner }
+        inner.into()
     }
 }
 
 impl From<Receiver> for Body {
     fn from(receiver: Receiver) -> Self {
-        Self {
-            ahead: None,
-            inner: Inner::Channel(receiver),
-        }
+        Inner::Channel(receiver).into()
     }
 }
 

@@ -157,6 +157,9 @@ impl Dispatcher {
         // Whoever expects `100 Continue` gets it when the application reads, not before it could refuse.
         if !body.is_finished() && !head.headers.contains_key(EXPECT) {
             body.read_ahead().await;
+            if !body.is_finished() {
+                body.drain_on_drop();
+            }
         }
         let request = Box::new(Request {
             head,

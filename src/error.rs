@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::app::RoutesError;
+use crate::config::AppConfig;
 use crate::route::RulesError;
 
 /// How the process ends.
@@ -46,18 +48,40 @@ pub struct LoadError {
 
 impl LoadError {
     /// The rules cannot be made from what the applications say of their routes.
-    pub fn rules(error: &RulesError) -> Self {
-        let target = match error {
-            RulesError::UnknownApp { app, .. } | RulesError::Routes { app, .. } => app.clone(),
+    pub fn rules(error: &RulesError, apps: &[AppConfig]) -> Self {
+        let target_of = |name: &String| {
+            let app = apps.iter().find(|app| app.name == *name);
+            app.map_or_else(|| name.clone(), |app| app.target.to_string())
         };
-        Self {
-            target,
-            problem: error.to_string(),
-            hint: Some(
-                "name its router with `router = \"module:attr\"` in `[apps.NAME]` of twinspan.toml, or mount it below a prefix with `--mount /prefix=module:attr`"
-                    .into(),
-            ),
-            traceback: None,
+        match error {
+            RulesError::UnknownApp { app, .. } => Self {
+                target: app.clone(),
+                problem: error.to_string(),
+                hint: None,
+                traceback: None,
+            },
+            RulesError::Routes {
+                app,
+                origin,
+                source,
+            } => {
+                let target = target_of(app);
+                let name_the_router = match source {
+                    RoutesError::Unreadable { .. } => {
+                        "name its router with `router = \"module:attr\"` in `[apps.NAME]` of twinspan.toml, "
+                    }
+                    RoutesError::Route { .. } => "",
+                };
+                Self {
+                    problem: format!("it is to own its routes ({origin}), but {source}"),
+                    hint: Some(format!(
+                        "{name_the_router}mount it below a prefix with `--mount /prefix={target}`, or name it last: \
+                         the last application answers what no other does"
+                    )),
+                    target,
+                    traceback: None,
+                }
+            }
         }
     }
 }

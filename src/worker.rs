@@ -204,7 +204,7 @@ impl Worker {
                 };
                 Ok((router, ready))
             }
-            Err(error) => Err(LoadError::rules(&error)),
+            Err(error) => Err(LoadError::rules(&error, &config.apps)),
         }
     }
 

@@ -166,6 +166,35 @@ def test_over_http2_a_response_longer_than_its_length_is_cut_there(
         assert client.get(server.url).content == b"too l"
 
 
+@pytest.mark.parametrize("chunked", [False, True])
+def test_the_next_request_is_answered_although_a_body_was_not_read(
+    serve: Serve, make: MakeApp, chunked: bool
+) -> None:
+    server = serve(make(200, [], [b"whole"]))
+    with Client(server.port) as client:
+        for _ in range(3):
+            if chunked:
+                client.start("POST", "/", transfer_encoding="chunked")
+            else:
+                client.start("POST", "/", 10_000)
+            assert client.answer().body == b"whole"
+            # It comes when it is of no use to anybody any more.
+            client.send(b"2710\r\n" * chunked)
+            client.send(b"x" * 10_000)
+            client.send(b"\r\n0\r\n\r\n" * chunked)
+            assert client.ask(target="/next").body == b"next"
+
+
+def test_a_body_that_nobody_reads_and_that_does_not_end_costs_its_connection(
+    serve: Serve, make: MakeApp
+) -> None:
+    server = serve(make(200, [], [b"whole"]))
+    with Client(server.port) as client:
+        client.start("POST", "/", 10**9)
+        assert client.answer().body == b"whole"
+        assert client.ends()
+
+
 def test_http_1_0_gets_a_streamed_body_without_chunks_and_then_the_end(
     serve: Serve, make: MakeApp
 ) -> None:

@@ -288,8 +288,9 @@ def test_an_application_whose_routes_cannot_be_read_is_named_at_start(
 ) -> None:
     refused = command("apps.unreadable:app", "apps.owned_flask:app", *FOR_TESTS, ready=False)
     assert refused.wait() == 3
-    assert re.search(r"^error: .*`apps\.unreadable", refused.text, re.MULTILINE), refused.text
-    assert re.search(r"^hint: .*(--mount|router)", refused.text, re.MULTILINE), refused.text
+    assert re.search(r"^error: .*`apps\.unreadable:app`", refused.text, re.MULTILINE), refused.text
+    hint = r"^hint: .*`router = .*`--mount /prefix=apps\.unreadable:app`"
+    assert re.search(hint, refused.text, re.MULTILINE), refused.text
     # As the last one it needs no router.
     assert b"hidden" in ask(start_shared("apps.unreadable:app").port, "GET", "/").body
 
