@@ -699,6 +699,8 @@ def is_refused(port: int) -> bool:
         Client(port).socket.close()
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:
+        pass  # Caught in the queue of the listening socket while it was closed.
     return False
 
 

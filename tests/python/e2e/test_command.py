@@ -45,6 +45,8 @@ def refuses(port: int) -> bool:
         socket.create_connection(("127.0.0.1", port), 5).close()
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:
+        pass  # Caught in the queue of the listening socket while it was closed.
     return False
 
 
