@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import httpx
 import pytest
-from adapters.raw import Client
+from adapters.raw import Client, wait_until_refused
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
@@ -52,14 +52,6 @@ async def respond(send: Send, body: bytes = b"", status: int = 200) -> None:
 async def begin(send: Send, body: bytes = b"begun") -> None:
     await send({"type": "http.response.start", "status": 200})
     await send({"type": "http.response.body", "body": body, "more_body": True})
-
-
-def is_refused(port: int) -> bool:
-    try:
-        Client(port).socket.close()
-    except ConnectionRefusedError:
-        return True
-    return False
 
 
 class Seen:
@@ -544,9 +536,7 @@ def test_work_after_the_response_is_finished_before_the_server_stops(serve: Serv
         assert client.ask(connection="close").status == 200
     server.stop()
     # It waits: nothing but the end of that work can end the server.
-    refused = False
-    while not refused:
-        refused = is_refused(server.port)
+    wait_until_refused(server.port)
     release.set()
     server.close()
     assert seen.values == ["worked", "shutdown"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from adapters.raw import Client
+from adapters.raw import Client, wait_until_refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -686,20 +686,10 @@ def test_a_thread_whose_client_has_left_finishes_before_the_server_stops(serve: 
         client.start("GET", "/")
         assert began.wait(TIMEOUT)
     server.stop()
-    refused = False
-    while not refused:
-        refused = is_refused(server.port)
+    wait_until_refused(server.port)
     release.set()
     server.close()
     assert finished == [True]
-
-
-def is_refused(port: int) -> bool:
-    try:
-        Client(port).socket.close()
-    except ConnectionRefusedError:
-        return True
-    return False
 
 
 def test_the_threads_of_a_server_end_with_it(serve: Serve) -> None:
