@@ -4,9 +4,11 @@ use pyo3::prelude::*;
 
 /// The exception with its traceback, as Python prints it.
 pub fn traceback(py: Python<'_>, error: &PyErr) -> String {
+    // By its three parts: before Python 3.12 the value does not know its traceback yet.
+    let parts = (error.get_type(py), error.value(py), error.traceback(py));
     let formatted = py
         .import("traceback")
-        .and_then(|module| module.call_method1("format_exception", (error.value(py),)))
+        .and_then(|module| module.call_method1("format_exception", parts))
         .and_then(|lines| {
             let lines: Vec<String> = lines.extract()?;
             Ok(lines.concat())
