@@ -691,9 +691,9 @@ def test_a_thread_whose_client_has_left_finishes_before_the_server_stops(serve: 
         shutdown.set()
         await send({"type": "lifespan.shutdown.complete"})
 
-    server = serve(wsgi(handler), mounts={"/lifespan": lifespan})
+    server = serve(lifespan, mounts={"/wsgi": wsgi(handler)})
     with Client(server.port) as client:
-        client.start("GET", "/")
+        client.start("GET", "/wsgi")
         assert began.wait(TIMEOUT)
     server.stop()
     wait_until_refused(server.port)
