@@ -14,7 +14,7 @@ from ._twinspan import run
 WORKER = "__worker__"
 
 EXIT_LIMIT = 5.0
-"""Seconds that a worker may take to end, once it has drained and stopped its applications."""
+"""Seconds that the end of a worker may take once its applications have stopped."""
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
 use pyo3::intern;
@@ -40,6 +40,9 @@ pub(crate) trait Wake: Send + Sync {
 
 /// Jobs that one turn of the loop runs at most.
 const BATCH: usize = 256;
+/// Answers are delivered together, but none is kept much longer than this by the applications that
+/// take their turn after it.
+const ANSWERS_WAIT: Duration = Duration::from_micros(50);
 /// How long what is left may take to end when the loop closes.
 const CLOSING_LIMIT: Duration = Duration::from_secs(1);
 
@@ -353,6 +356,7 @@ impl EventLoop {
                     inbox.jobs.drain(..count).collect()
                 }
             };
+            let mut delivered = Instant::now();
             for job in jobs {
                 let run = AssertUnwindSafe(|| match job {
                     Job::Run(run) => run(py, self),
@@ -361,6 +365,10 @@ impl EventLoop {
                 if catch_unwind(run).is_err() {
                     // The others, and the loop, are not to blame.
                     error!("a job of the event loop panicked");
+                }
+                if delivered.elapsed() >= ANSWERS_WAIT {
+                    self.outbox.flush();
+                    delivered = Instant::now();
                 }
             }
             self.outbox.flush();

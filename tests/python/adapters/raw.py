@@ -128,3 +128,17 @@ class Client:
         if not data:
             raise EOFError(f"the connection ended after {self._buffer!r}")
         self._buffer += data
+
+
+def wait_until_refused(port: int) -> None:
+    """Waits until nobody listens on a port any more."""
+    while _accepts(port):
+        pass
+
+
+def _accepts(port: int) -> bool:
+    try:
+        Client(port).socket.close()
+    except (ConnectionRefusedError, ConnectionResetError):
+        return False
+    return True

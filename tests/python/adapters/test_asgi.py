@@ -7,6 +7,7 @@ import contextlib
 import contextvars
 import gc
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import httpx
 import pytest
-from adapters.raw import Client
+from adapters.raw import Client, wait_until_refused
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
@@ -52,17 +53,6 @@ async def respond(send: Send, body: bytes = b"", status: int = 200) -> None:
 async def begin(send: Send, body: bytes = b"begun") -> None:
     await send({"type": "http.response.start", "status": 200})
     await send({"type": "http.response.body", "body": body, "more_body": True})
-
-
-def is_refused(port: int) -> bool:
-    try:
-        Client(port).socket.close()
-    except ConnectionRefusedError:
-        return True
-    except ConnectionResetError:
-        # It was queued when the listener closed.
-        return False
-    return False
 
 
 class Seen:
@@ -529,6 +519,7 @@ def test_an_application_that_is_no_coroutine_function_runs_in_its_task_too(serve
 
 def test_work_after_the_response_is_finished_before_the_server_stops(serve: Serve) -> None:
     release = threading.Event()
+    shutdown = threading.Event()
     seen = Seen()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -537,6 +528,7 @@ def test_work_after_the_response_is_finished_before_the_server_stops(serve: Serv
             await send({"type": "lifespan.startup.complete"})
             await receive()
             seen("shutdown")
+            shutdown.set()
             await send({"type": "lifespan.shutdown.complete"})
             return
         await respond(send)
@@ -547,10 +539,9 @@ def test_work_after_the_response_is_finished_before_the_server_stops(serve: Serv
     with Client(server.port) as client:
         assert client.ask(connection="close").status == 200
     server.stop()
-    # It waits: nothing but the end of that work can end the server.
-    refused = False
-    while not refused:
-        refused = is_refused(server.port)
+    wait_until_refused(server.port)
+    # A shutdown that does not wait for the work comes now.
+    shutdown.wait(0.3)
     release.set()
     server.close()
     assert seen.values == ["worked", "shutdown"]
@@ -618,3 +609,30 @@ def test_a_worker_ends_although_a_thread_of_its_executor_is_stuck(command: Start
     process.send_signal(signal.SIGTERM)
     assert process.wait() == 0
     assert "killed" not in process.text
+
+
+@pytest.mark.parametrize("kind", ["asgi", "wsgi"])
+def test_ctrl_c_ends_a_server_that_a_program_runs_without_a_handler(kind: str) -> None:
+    program = f"""
+from twinspan.testing import Server
+
+async def asgi(scope, receive, send):
+    assert scope["type"] == "http"
+
+def wsgi(environ, start_response):
+    raise NotImplementedError
+
+server = Server({kind})
+print(server.port, flush=True)
+server.run()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        with Client(int(process.stdout.readline())) as client:
+            # Answered by then: it runs.
+            assert client.ask().status == 500
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == -signal.SIGINT, errors

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from adapters.raw import Client
+from adapters.raw import Client, wait_until_refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -672,36 +672,36 @@ def test_a_request_whose_client_leaves_while_it_waits_is_never_begun(serve: Serv
 def test_a_thread_whose_client_has_left_finishes_before_the_server_stops(serve: Serve) -> None:
     release = threading.Event()
     began = threading.Event()
-    finished: list[bool] = []
+    shutdown = threading.Event()
+    seen: list[str] = []
 
     def handler(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         began.set()
         release.wait(TIMEOUT)
-        finished.append(True)
+        seen.append("finished")
         start_response("200 OK", [])
         return []
 
-    server = serve(wsgi(handler))
+    async def lifespan(scope: Environ, receive: Any, send: Any) -> None:
+        assert scope["type"] == "lifespan"
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        seen.append("shutdown")
+        shutdown.set()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    server = serve(lifespan, mounts={"/wsgi": wsgi(handler)})
     with Client(server.port) as client:
-        client.start("GET", "/")
+        client.start("GET", "/wsgi")
         assert began.wait(TIMEOUT)
     server.stop()
-    refused = False
-    while not refused:
-        refused = is_refused(server.port)
+    wait_until_refused(server.port)
+    # A shutdown that does not wait for the thread comes now.
+    shutdown.wait(0.3)
     release.set()
     server.close()
-    assert finished == [True]
-
-
-def is_refused(port: int) -> bool:
-    try:
-        Client(port).socket.close()
-    except ConnectionRefusedError:
-        return True
-    except ConnectionResetError:
-        pass  # Caught in the queue of the listening socket while it was closed.
-    return False
+    assert seen == ["finished", "shutdown"]
 
 
 def test_the_threads_of_a_server_end_with_it(serve: Serve) -> None:
