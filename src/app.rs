@@ -196,7 +196,10 @@ impl fmt::Display for LocalAddr {
 /// Why an application did not answer.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
-    /// Raised, or broke the protocol: 500. The application's adapter has logged the details.
+    /// Raised: 500. Its adapter has logged how, with the traceback.
+    #[error("the application raised")]
+    Raised,
+    /// Broke the protocol, or cannot be asked: 500.
     #[error("{0}")]
     Failed(String),
     /// Every thread is busy and the queue is full: 503 with `Retry-After` (RFC 9110 §15.6.4).

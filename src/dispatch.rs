@@ -1,6 +1,7 @@
 //! The one place where a request begins and ends: checked, routed, called, logged, counted.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -89,7 +90,7 @@ impl Dispatcher {
         let (head, incoming) = request.into_parts();
         let version = head.version;
         let asks_upgrade = head.headers.contains_key(UPGRADE);
-        let mut record = Record::begin(&self, &head, control);
+        let mut record = Record::begin(&self, &head, &conn, control);
         let mut response = match self.answer(head, incoming, conn, &mut record).await {
             Ok(response) => response,
             Err(refusal) => {
@@ -194,8 +195,9 @@ impl Dispatcher {
         let app_of_task = Arc::clone(app);
         self.drain.spawn(async move {
             let _open = OpenWebSocket::new(&app_of_task);
-            if let Err(error) = connected.await {
-                error!(app = %app_of_task.name, %error, "a WebSocket failed");
+            match connected.await {
+                Ok(()) | Err(AppError::Raised) => {}
+                Err(error) => error!(app = %app_of_task.name, %error, "a WebSocket failed"),
             }
         });
         answer.await.unwrap_or_else(|_| {
@@ -226,6 +228,7 @@ impl Drop for OpenWebSocket<'_> {
 /// What an application that did not answer looks like to its client.
 fn failed(app: &App, error: &AppError) -> Response {
     let (status, text) = match error {
+        AppError::Raised => return internal_error(),
         AppError::Failed(problem) => {
             error!(app = %app.name, problem, "a request failed");
             return internal_error();
@@ -349,20 +352,25 @@ struct Line {
     method: Method,
     uri: Uri,
     version: Version,
-    origin: Option<Origin>,
+    client: Option<SocketAddr>,
 }
 
 /// Not a status of HTTP: in logs and metrics, for a client that left before it had an answer.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 impl Record {
-    fn begin(dispatcher: &Arc<Dispatcher>, head: &Parts, control: Arc<Control>) -> Self {
+    fn begin(
+        dispatcher: &Arc<Dispatcher>,
+        head: &Parts,
+        conn: &ConnInfo,
+        control: Arc<Control>,
+    ) -> Self {
         control.request_began();
         let line = dispatcher.access_log.is_some().then(|| Line {
             method: head.method.clone(),
             uri: head.uri.clone(),
             version: head.version,
-            origin: None,
+            client: conn.peer,
         });
         Self {
             dispatcher: Arc::clone(dispatcher),
@@ -381,7 +389,7 @@ impl Record {
 
     fn seen_from(&mut self, origin: Origin) {
         if let Some(line) = &mut self.line {
-            line.origin = Some(origin);
+            line.client = origin.client;
         }
     }
 
@@ -406,7 +414,7 @@ impl Drop for Record {
         if let (Some(log), Some(line)) = (&self.dispatcher.access_log, &self.line) {
             let target = line.uri.path_and_query();
             log.log(&Entry {
-                client: line.origin.and_then(|origin| origin.client),
+                client: line.client,
                 method: &line.method,
                 target: target.map_or("", |target| target.as_str()),
                 version: line.version,

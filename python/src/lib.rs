@@ -1,5 +1,7 @@
 //! The extension module: Python's side of the server, as thin as it can be.
 
+#![deny(unsafe_code)]
+
 mod command;
 mod host;
 mod server;

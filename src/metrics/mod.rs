@@ -446,7 +446,7 @@ impl Family {
                 name: "twinspan_connections",
                 kind: Kind::Gauge,
                 labels: &[],
-                help: "Open client connections, WebSockets included.",
+                help: "Open client connections that speak HTTP; WebSockets are counted apart.",
             },
             Self::ConnectionsTotal => Declaration {
                 name: "twinspan_connections_total",

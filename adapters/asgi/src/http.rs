@@ -158,11 +158,11 @@ impl Exchange {
             Progress::Complete => {}
             Progress::Waiting | Progress::Started(..) => {
                 if let Some(reply_to) = reply_to {
-                    let problem = match raised {
-                        Some(error) => summary(py, error),
-                        None => "the application returned without a response".to_owned(),
+                    let error = match raised {
+                        Some(_) => AppError::Raised,
+                        None => AppError::Failed("it returned without a response".into()),
                     };
-                    self.answer(reply_to, Err(AppError::Failed(problem)));
+                    self.answer(reply_to, Err(error));
                 }
             }
             Progress::Streaming(sender) => {

@@ -3,6 +3,8 @@
 //! All applications of a worker share one asyncio loop on one thread. Requests reach it through a
 //! queue with one wake-up per batch; `receive` and `send` complete at once whenever they can.
 
+#![deny(unsafe_code)]
+
 mod application;
 mod awaitable;
 mod event_loop;

@@ -14,7 +14,7 @@ use tracing::{debug, error};
 use twinspan::app::AppError;
 use twinspan::body::{self, Body};
 use twinspan::ws::{AnswerError, Close, CloseError, Closed, Handshake, Message, Receiver, Sender};
-use twinspan_bridge::errors::{summary, traceback};
+use twinspan_bridge::errors::traceback;
 use twinspan_bridge::head;
 
 use crate::application::Shared;
@@ -139,7 +139,7 @@ impl Connection {
         }
         if let Some(over) = over {
             let _ = over.send(match raised {
-                Some(error) if !client_left => Err(AppError::Failed(summary(py, error))),
+                Some(_) if !client_left => Err(AppError::Raised),
                 _ => Ok(()),
             });
         }

@@ -264,7 +264,7 @@ impl Shared {
             } else {
                 error!(app = %self.name, "an application raised\n{}", traceback(py, &error).trim_end());
             }
-            responder.fail(summary(py, &error));
+            responder.fail(AppError::Raised);
         }
     }
 

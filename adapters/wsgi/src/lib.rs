@@ -3,6 +3,8 @@
 //! Each application has a bounded pool of threads of its own, a bulkhead: when every thread of a legacy
 //! application is stuck, nothing else notices.
 
+#![deny(unsafe_code)]
+
 mod application;
 mod block_on;
 mod environ;

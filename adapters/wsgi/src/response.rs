@@ -168,13 +168,13 @@ impl Responder {
     }
 
     /// The application has raised: 500 where nothing was sent, a reset where something was.
-    pub(crate) fn fail(&self, problem: String) {
+    pub(crate) fn fail(&self, error: AppError) {
         let progress = std::mem::replace(&mut self.lock().body, Progress::Over);
         match progress {
             Progress::Waiting(reply_to) => {
-                self.outbox.send(reply_to, Err(AppError::Failed(problem)));
+                self.outbox.send(reply_to, Err(error));
             }
-            Progress::Streaming(sender) => sender.abort(problem),
+            Progress::Streaming(sender) => sender.abort(error.to_string()),
             Progress::Over => {}
         }
     }
@@ -224,7 +224,9 @@ impl Responder {
 
 impl Drop for Responder {
     fn drop(&mut self) {
-        self.fail("the application ended without a response".into());
+        self.fail(AppError::Failed(
+            "the application ended without a response".into(),
+        ));
     }
 }
 
