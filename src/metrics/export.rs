@@ -119,7 +119,7 @@ mod tests {
         }
         let text = prometheus(&metrics.snapshot());
         for expected in [
-            "# HELP twinspan_connections Open client connections, WebSockets included.\n\
+            "# HELP twinspan_connections Open client connections that speak HTTP; WebSockets are counted apart.\n\
              # TYPE twinspan_connections gauge\n\
              twinspan_connections 1\n",
             "# TYPE twinspan_requests_total counter\n\
