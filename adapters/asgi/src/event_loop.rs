@@ -102,6 +102,7 @@ impl EventLoop {
             (asyncio.getattr("Task")?,),
             Some(&arguments),
         )?;
+        let create_future = event_loop.getattr("create_future")?;
         let bell = Bell::new()?;
         Ok(Arc::new_cyclic(|this: &std::sync::Weak<Self>| {
             let this = std::sync::Weak::clone(this);
@@ -120,9 +121,7 @@ impl EventLoop {
                 stopping: AtomicBool::new(false),
                 lender: Lender::new(release),
                 python: Objects {
-                    create_future: event_loop
-                        .getattr("create_future")
-                        .map_or_else(|_| py.None(), Bound::unbind),
+                    create_future: create_future.unbind(),
                     event_loop: event_loop.unbind(),
                     new_task: new_task.unbind(),
                 },
