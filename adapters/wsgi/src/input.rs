@@ -1,14 +1,15 @@
 //! `wsgi.input` (PEP 3333, "Input and Error Streams"): the request body as a file, read as it arrives.
 
-use std::sync::{Mutex, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 use twinspan::body::{Body, BodyError};
 
 use crate::block_on::block_on;
+use crate::ticket::Ticket;
 
 /// The request body for one application.
 #[pyclass(frozen)]
@@ -17,12 +18,14 @@ pub(crate) struct Input {
 }
 
 impl Input {
-    pub(crate) fn new(body: Body) -> Self {
+    /// `ticket` is that of a request with a deadline.
+    pub(crate) fn new(body: Body, ticket: Option<Arc<Ticket>>) -> Self {
         let reader = Reader {
             finished: body.is_finished(),
             body,
             buffer: BytesMut::new(),
             discarded: false,
+            ticket,
         };
         Self {
             reader: Mutex::new(reader),
@@ -121,6 +124,8 @@ struct Reader {
     finished: bool,
     /// The response was complete before the body was read.
     discarded: bool,
+    /// Of a request with a deadline.
+    ticket: Option<Arc<Ticket>>,
 }
 
 impl Reader {
@@ -132,7 +137,7 @@ impl Reader {
         if self.discarded {
             return Err(BodyError::Aborted("the response is complete".into()));
         }
-        match block_on(self.body.data()) {
+        match self.arrival() {
             None => {
                 self.finished = true;
                 Ok(false)
@@ -143,6 +148,27 @@ impl Reader {
             }
             Some(Err(error)) => Err(error),
         }
+    }
+
+    /// Waits for the client, but not past the deadline: a slow upload must not look like a stuck application.
+    fn arrival(&mut self) -> Option<Result<Bytes, BodyError>> {
+        let Some(ticket) = &self.ticket else {
+            return block_on(self.body.data());
+        };
+        let body = &mut self.body;
+        let arrived = block_on(async {
+            tokio::select! {
+                biased;
+                () = ticket.abandoned() => None,
+                data = body.data() => Some(data),
+            }
+        });
+        arrived.unwrap_or_else(|| {
+            self.discarded = true;
+            // The connection gets rid of what is still to come.
+            drop(std::mem::take(&mut self.body));
+            Some(Err(BodyError::Disconnected))
+        })
     }
 
     fn read(&mut self, limit: usize) -> Result<BytesMut, BodyError> {
@@ -173,7 +199,6 @@ impl Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::Bytes;
     use twinspan::body::channel;
 
     fn reader(pieces: &[&'static str]) -> Reader {
@@ -187,6 +212,7 @@ mod tests {
             buffer: BytesMut::new(),
             finished: false,
             discarded: false,
+            ticket: None,
         }
     }
 
@@ -219,6 +245,7 @@ mod tests {
             buffer: BytesMut::new(),
             finished: false,
             discarded: false,
+            ticket: None,
         };
         assert!(reader.read(usize::MAX).is_err());
     }

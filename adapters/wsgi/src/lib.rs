@@ -11,5 +11,7 @@ mod environ;
 mod input;
 mod pool;
 mod response;
+mod stuck;
+mod ticket;
 
 pub use application::WsgiApplication;
