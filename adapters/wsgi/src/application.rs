@@ -27,13 +27,15 @@ use twinspan_bridge::routes;
 
 use crate::environ::EnvironFactory;
 use crate::input::Input;
-use crate::pool::{Pool, Refused};
+use crate::pool::{Check, Idle, Pool, Refused, Submitted};
 use crate::response::{Responder, StartResponse};
 use crate::stuck::Reports;
 use crate::ticket::{Expired, Runner, Ticket};
 
 /// How long threads that have nothing more to do may take to leave.
 const LEAVE_LIMIT: Duration = Duration::from_secs(1);
+/// How long a job may wait at the most, about twice, behind one that was not expected to take long.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// One WSGI application with its pool of threads.
 pub struct WsgiApplication {
@@ -57,6 +59,8 @@ pub(crate) struct Shared {
     exhausted: Notify,
     outbox: Arc<Outbox>,
     doorbell: Arc<Doorbell>,
+    /// Wakes the [`Shared::watch`].
+    watch: Notify,
     lender: Arc<Lender>,
 }
 
@@ -94,6 +98,11 @@ impl WsgiApplication {
     ) -> PyResult<Self> {
         let threads = config.threads.max(1);
         let environ = EnvironFactory::new(py, threads > 1, multiprocess)?;
+        let turn: f64 = py
+            .import("sys")?
+            .call_method0("getswitchinterval")?
+            .extract()?;
+        let turn = Duration::try_from_secs_f64(turn).unwrap_or_default();
         let shared = Arc::new_cyclic(|this: &std::sync::Weak<Shared>| {
             let this = std::sync::Weak::clone(this);
             let release = move || {
@@ -107,12 +116,13 @@ impl WsgiApplication {
                 name: config.name.as_str().into(),
                 app: app.clone().unbind(),
                 environ,
-                pool: Pool::new(threads, config.queue),
+                pool: Pool::new(threads, config.queue, turn),
                 made: AtomicUsize::new(0),
                 reports: Reports::default(),
                 exhausted: Notify::new(),
                 outbox: Arc::default(),
                 doorbell: Arc::default(),
+                watch: Notify::new(),
                 lender: Lender::new(release),
             }
         });
@@ -173,6 +183,7 @@ impl Application for WsgiApplication {
             tokio::spawn(Arc::clone(&self.shared.outbox).deliver());
             let shared = Arc::clone(&self.shared);
             tokio::spawn(Arc::clone(&self.shared.doorbell).serve(move || shared.pool.wake()));
+            tokio::spawn(Arc::clone(&self.shared).watch());
         }
         Box::pin(std::future::ready(Ok(())))
     }
@@ -325,30 +336,40 @@ impl PoolThread {
                 return shared.pool.leave();
             }
         };
-        while let Some(job) = py.detach(|| shared.pool.next()) {
-            if shared.pool.running()
-                && let Err(error) = start_thread(py, shared)
-            {
-                error!(app = %shared.name, error = %summary(py, &error), "a thread cannot be made");
-            }
-            let run = AssertUnwindSafe(|| match job {
-                Job::Request(request, reply_to, None) => shared.serve(py, request, reply_to, None),
-                Job::Request(request, reply_to, Some(ticket)) => {
-                    if let Some(running) = Running::begin(shared, &ticket, &runner) {
-                        shared.serve(py, request, reply_to, Some(&ticket));
-                        drop(running);
-                    }
+        let mut idle = Idle::NoJob;
+        while py.detach(|| shared.pool.wait(idle)) {
+            let mut arrived = true;
+            idle = loop {
+                let job = match shared.pool.take(arrived) {
+                    Ok(job) => job,
+                    Err(idle) => break idle,
+                };
+                arrived = false;
+                if shared.pool.should_grow()
+                    && let Err(error) = start_thread(py, shared)
+                {
+                    error!(app = %shared.name, error = %summary(py, &error), "a thread cannot be made");
                 }
-                Job::Run(run) => run(py, shared),
-            });
-            if catch_unwind(run).is_err() {
-                // The request has its 500; the thread is needed for the next.
-                error!(app = %shared.name, "a thread panicked");
-            }
-            shared.pool.finished();
-            shared.lender.release(py);
+                let run = AssertUnwindSafe(|| match job {
+                    Job::Request(request, reply_to, None) => {
+                        shared.serve(py, request, reply_to, None);
+                    }
+                    Job::Request(request, reply_to, Some(ticket)) => {
+                        if let Some(running) = Running::begin(shared, &ticket, &runner) {
+                            shared.serve(py, request, reply_to, Some(&ticket));
+                            drop(running);
+                        }
+                    }
+                    Job::Run(run) => run(py, shared),
+                });
+                if catch_unwind(run).is_err() {
+                    // The request has its 500; the thread is needed for the next.
+                    error!(app = %shared.name, "a thread panicked");
+                }
+                shared.pool.finished();
+                shared.lender.release(py);
+            };
         }
-        shared.pool.leave();
     }
 }
 
@@ -403,8 +424,10 @@ impl Drop for Running<'_> {
 impl Shared {
     /// Hands a job to the threads; a refused one is dropped.
     fn submit(&self, job: Job) -> Result<(), Refused> {
-        if self.pool.submit(job).map_err(|(_, refused)| refused)? {
-            self.doorbell.press();
+        match self.pool.submit(job).map_err(|(_, refused)| refused)? {
+            Submitted::Quietly => {}
+            Submitted::Wake => self.doorbell.press(),
+            Submitted::Watch => self.watch.notify_one(),
         }
         Ok(())
     }
@@ -432,6 +455,19 @@ impl Shared {
                 let abandoned = loss.abandoned;
                 self.outbox
                     .send(reply_to, Err(AppError::Exhausted { abandoned }));
+            }
+        }
+    }
+
+    /// Looks after jobs that nobody was woken for, because the threads that run are expected to take them.
+    async fn watch(self: Arc<Self>) {
+        loop {
+            self.watch.notified().await;
+            loop {
+                tokio::time::sleep(LOOK_EVERY).await;
+                if self.pool.check() == Check::Over {
+                    break;
+                }
             }
         }
     }

@@ -1,9 +1,12 @@
 //! The bounded thread pool of one application: a queue, idle threads, and who is woken when.
 //!
-//! A thread that finishes takes the next job before anybody is woken for it. Only one thread is being
-//! woken at a time, the one that idled last (its memory is still warm), and the next only when that one
-//! [runs](Pool::running), which for Python means that it holds the GIL: threads that could only wait for
-//! the GIL stay asleep. The pool knows neither Python nor how threads are made.
+//! A thread that finishes takes the next job before anybody is woken for it, and a thread takes a job
+//! only when it runs, which for Python means that it holds the GIL: no job waits in the hands of a
+//! thread that waits itself. So one thread is enough while jobs compute. Whether they also wait for
+//! something, and others should run meanwhile, is found out by [trial](Trial): now and then a second
+//! thread is woken while the first runs. If it comes to run because the first one waits, more jobs wake
+//! one from then on; if there was nothing for it to do, the next trial is put off. What a trial has not
+//! found, the [watch](Pool::check) does. The pool knows neither Python nor how threads are made.
 //!
 //! A thread whose job takes too long can be [abandoned](Pool::abandon): the pool then may have another in
 //! its place, but no more than it has of its own, because stuck threads hold memory and connections.
@@ -12,6 +15,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::Thread;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use twinspan::app::PoolLoad;
@@ -21,6 +25,8 @@ pub(crate) struct Pool<J> {
     state: Mutex<State<J>>,
     threads: usize,
     queue: usize,
+    /// A thread that waits for its turn to run gets it after this, though the other does not wait.
+    turn: Duration,
 }
 
 struct State<J> {
@@ -33,12 +39,97 @@ struct State<J> {
     /// Busy threads that nobody waits for any more.
     abandoned: usize,
     /// A thread was woken and does not run yet.
-    waking: bool,
+    waking: Option<Woken>,
+    trial: Trial,
+    /// Jobs that were taken, ever.
+    taken: u64,
+    /// `taken` when [`Pool::check`] last looked; `None` while nobody watches.
+    watched: Option<u64>,
     closed: bool,
     /// Told when nothing runs and nothing waits.
     settled: Vec<oneshot::Sender<()>>,
     /// Told when no thread is left.
     empty: Vec<oneshot::Sender<()>>,
+}
+
+/// A thread on its way from its sleep to its turn.
+#[derive(Debug, Clone, Copy)]
+struct Woken {
+    at: Instant,
+    /// Jobs that were taken until then.
+    taken: u64,
+}
+
+/// How often a thread is woken for a job although another runs.
+#[derive(Debug, Clone, Copy)]
+struct Trial {
+    /// One of so many jobs.
+    every: u32,
+    /// Jobs until the next.
+    left: u32,
+}
+
+impl Trial {
+    /// A trial that fails costs a wake-up, several times what a small job does.
+    const RAREST: u32 = 256;
+
+    /// Whether it is time.
+    fn is_due(&mut self) -> bool {
+        self.left -= 1;
+        if self.left == 0 {
+            self.left = self.every;
+            return true;
+        }
+        false
+    }
+
+    fn succeeded(&mut self) {
+        self.set((self.every / 4).max(1));
+    }
+
+    fn failed(&mut self) {
+        self.set((self.every * 2).min(Self::RAREST));
+    }
+
+    fn set(&mut self, every: u32) {
+        *self = Self { every, left: every };
+    }
+}
+
+impl Default for Trial {
+    fn default() -> Self {
+        Self { every: 1, left: 1 }
+    }
+}
+
+/// What a submitted job asks of the submitter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Submitted {
+    /// Nothing: a thread will come to it.
+    Quietly,
+    /// [`Pool::wake`] must be called for it, now or after more were submitted.
+    Wake,
+    /// [`Pool::check`] must be called until it says [`Check::Over`].
+    Watch,
+}
+
+/// What the watch found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Check {
+    /// Nothing waits any more.
+    Over,
+    /// Look again: jobs wait.
+    Again,
+}
+
+/// Why a thread has nothing to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Idle {
+    NoJob,
+    /// Other threads will have taken what waits sooner.
+    NotNeeded,
+    /// It was abandoned, has come back, and its place is taken.
+    Replaced,
 }
 
 /// An error means that the wait was given up.
@@ -80,13 +171,28 @@ impl<J> State<J> {
         threads + self.abandoned.min(threads)
     }
 
+    /// A thread has come back that was replaced.
+    fn has_one_too_many(&self, threads: usize) -> bool {
+        self.threads.saturating_sub(self.abandoned) > threads
+    }
+
+    /// Threads that run a job which somebody waits for.
+    fn running(&self) -> usize {
+        self.busy.saturating_sub(self.abandoned)
+    }
+
     fn has_settled(&self) -> bool {
-        self.busy <= self.abandoned && self.jobs.is_empty()
+        self.running() == 0 && self.jobs.is_empty()
     }
 
     /// Only abandoned threads are left.
     fn is_empty(&self) -> bool {
         self.threads <= self.abandoned
+    }
+
+    fn leave(&mut self) {
+        self.threads -= 1;
+        self.tell_waiting();
     }
 
     /// Tells those who wait, if what they wait for has come about.
@@ -110,8 +216,9 @@ impl<J> fmt::Debug for Pool<J> {
 }
 
 impl<J> Pool<J> {
-    /// At most `threads` jobs run and `queue` more wait.
-    pub(crate) fn new(threads: usize, queue: usize) -> Self {
+    /// At most `threads` jobs run and `queue` more wait. Threads that want to run while others do get
+    /// their turn after `turn`.
+    pub(crate) fn new(threads: usize, queue: usize, turn: Duration) -> Self {
         Self {
             state: Mutex::new(State {
                 jobs: VecDeque::new(),
@@ -119,13 +226,17 @@ impl<J> Pool<J> {
                 threads: 0,
                 busy: 0,
                 abandoned: 0,
-                waking: false,
+                waking: None,
+                trial: Trial::default(),
+                taken: 0,
+                watched: None,
                 closed: false,
                 settled: Vec::new(),
                 empty: Vec::new(),
             }),
             threads,
             queue,
+            turn,
         }
     }
 
@@ -133,12 +244,11 @@ impl<J> Pool<J> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands over a job; never waits. Tells whether [`Pool::wake`] must be called for it, now or after
-    /// more were handed over.
+    /// Hands over a job; never waits.
     ///
     /// # Errors
     /// [`Refused`] gives the job back when it would have to wait behind `queue` others, or for ever.
-    pub(crate) fn submit(&self, job: J) -> Result<bool, (J, Refused)> {
+    pub(crate) fn submit(&self, job: J) -> Result<Submitted, (J, Refused)> {
         let mut state = self.lock();
         let abandoned = state.abandoned;
         if abandoned > self.threads {
@@ -150,18 +260,42 @@ impl<J> Pool<J> {
             return Err((job, Refused::Full { waiting }));
         }
         state.jobs.push_back(job);
-        let wake = !state.waking && !state.idle.is_empty();
-        state.waking |= wake;
-        Ok(wake)
+        let may_wake = state.waking.is_none() && !state.idle.is_empty();
+        if may_wake && (state.running() == 0 || state.trial.is_due()) {
+            state.waking = Some(state.woken_now());
+            return Ok(Submitted::Wake);
+        }
+        if state.watched.is_none() {
+            state.watched = Some(state.taken);
+            return Ok(Submitted::Watch);
+        }
+        Ok(Submitted::Quietly)
     }
 
     /// Wakes a thread for what was submitted.
     pub(crate) fn wake(&self) {
         let mut state = self.lock();
-        state.waking = false;
+        state.waking = None;
         let woken = wake_one(&mut state);
         drop(state);
         unpark(woken);
+    }
+
+    /// Looks whether the threads get on. Wakes one when no job was taken since the last look though some wait.
+    pub(crate) fn check(&self) -> Check {
+        let mut state = self.lock();
+        if state.jobs.is_empty() || state.closed {
+            state.watched = None;
+            return Check::Over;
+        }
+        let taken = state.taken;
+        let before = state.watched.replace(taken);
+        let woken = (before == Some(taken))
+            .then(|| wake_one(&mut state))
+            .flatten();
+        drop(state);
+        unpark(woken);
+        Check::Again
     }
 
     /// Counts the calling thread, or the one about to be made, among the pool's; `false` when there are enough.
@@ -174,11 +308,9 @@ impl<J> Pool<J> {
         true
     }
 
-    /// Takes a counted thread out again.
+    /// Takes a counted thread out again that could not be made.
     pub(crate) fn leave(&self) {
-        let mut state = self.lock();
-        state.threads -= 1;
-        state.tell_waiting();
+        self.lock().leave();
     }
 
     /// Returns when no thread is left but those that are abandoned. Only a closed pool comes to that.
@@ -195,53 +327,79 @@ impl<J> Pool<J> {
         let _ = receive.await;
     }
 
-    /// Waits for a job; `None` when the thread is to leave: the pool is closed, or it was abandoned, has
-    /// been replaced and has come back.
-    pub(crate) fn next(&self) -> Option<J> {
+    /// Waits, on a thread that has nothing to do according to [`Pool::take`]; `false` when it has
+    /// left the pool.
+    pub(crate) fn wait(&self, because: Idle) -> bool {
         let mut state = self.lock();
-        if state.threads.saturating_sub(state.abandoned) > self.threads {
-            return None;
+        let replaced = because == Idle::Replaced && state.has_one_too_many(self.threads);
+        if state.closed || replaced {
+            state.leave();
+            return false;
         }
-        loop {
-            if let Some(job) = state.jobs.pop_front() {
-                state.busy += 1;
-                return Some(job);
-            }
-            if state.closed {
-                return None;
-            }
-            let parked = Arc::new(Parked {
-                thread: std::thread::current(),
-                woken: Mutex::new(false),
-            });
-            state.idle.push(Arc::clone(&parked));
-            drop(state);
-            while !*parked.woken.lock().unwrap_or_else(PoisonError::into_inner) {
-                std::thread::park();
-            }
-            state = self.lock();
-            // A thread that found its job taken lets the next be woken.
-            if state.jobs.is_empty() {
-                state.waking = false;
-            }
+        if because != Idle::NotNeeded && !state.jobs.is_empty() {
+            return true;
         }
+        let parked = Arc::new(Parked {
+            thread: std::thread::current(),
+            woken: Mutex::new(false),
+        });
+        state.idle.push(Arc::clone(&parked));
+        drop(state);
+        while !*parked.woken.lock().unwrap_or_else(PoisonError::into_inner) {
+            std::thread::park();
+        }
+        true
     }
 
-    /// The thread that took a job has begun to run it. Wakes the next thread if more is to do.
+    /// The next job for a thread that runs; `arrived` says that it comes from [`Pool::wait`].
     ///
-    /// Returns whether another thread should be made: jobs may come, nobody idles, and there is room.
-    pub(crate) fn running(&self) -> bool {
+    /// Wakes the next thread for what is left, if trials say so.
+    pub(crate) fn take(&self, arrived: bool) -> Result<J, Idle> {
         let mut state = self.lock();
-        state.waking = false;
-        let woken = wake_one(&mut state);
-        let grow = woken.is_none() && self.lacks_thread(&state);
+        if arrived && self.is_superfluous(&mut state) {
+            return Err(Idle::NotNeeded);
+        }
+        if state.has_one_too_many(self.threads) {
+            return Err(Idle::Replaced);
+        }
+        let Some(job) = state.jobs.pop_front() else {
+            return Err(Idle::NoJob);
+        };
+        state.busy += 1;
+        state.taken += 1;
+        let woken = (!state.jobs.is_empty() && state.waking.is_none() && state.trial.is_due())
+            .then(|| wake_one(&mut state))
+            .flatten();
         drop(state);
         unpark(woken);
-        grow
+        Ok(job)
     }
 
-    fn lacks_thread(&self, state: &State<J>) -> bool {
-        state.idle.is_empty() && state.threads < state.room(self.threads) && !state.closed
+    /// Learns from a thread that came to run; whether those that are busy get on without it.
+    fn is_superfluous(&self, state: &mut State<J>) -> bool {
+        let Some(woken) = state.waking.take() else {
+            return false;
+        };
+        if state.jobs.is_empty() {
+            state.trial.failed();
+        } else if state.running() > 0 {
+            // They have finished jobs meanwhile, and were only interrupted because its turn had come.
+            if state.taken != woken.taken && woken.at.elapsed() >= self.turn {
+                state.trial.failed();
+                return true;
+            }
+            state.trial.succeeded();
+        }
+        false
+    }
+
+    /// Whether another thread should be made: a job is about to run, nobody idles, and there is room.
+    pub(crate) fn should_grow(&self) -> bool {
+        let state = self.lock();
+        state.idle.is_empty()
+            && state.waking.is_none()
+            && state.threads < state.room(self.threads)
+            && !state.closed
     }
 
     /// Nobody waits for the job of a busy thread any more: it does not count as busy, and another may take
@@ -260,11 +418,6 @@ impl<J> Pool<J> {
             exhausts: state.abandoned == self.threads + 1,
             left,
         }
-    }
-
-    /// Whether a thread should be made in the place of one that was abandoned.
-    pub(crate) fn wants_replacement(&self) -> bool {
-        self.lacks_thread(&self.lock())
     }
 
     /// An abandoned thread has come to the end of its job; [`Pool::finished`] follows.
@@ -305,7 +458,7 @@ impl<J> Pool<J> {
         let state = self.lock();
         PoolLoad {
             threads: self.threads,
-            busy: state.busy.saturating_sub(state.abandoned),
+            busy: state.running(),
             waiting: state.jobs.len(),
             abandoned: state.abandoned,
         }
@@ -325,12 +478,21 @@ impl<J> Pool<J> {
     }
 }
 
+impl<J> State<J> {
+    fn woken_now(&self) -> Woken {
+        Woken {
+            at: Instant::now(),
+            taken: self.taken,
+        }
+    }
+}
+
 fn wake_one<J>(state: &mut State<J>) -> Option<Arc<Parked>> {
-    if state.waking || state.jobs.is_empty() {
+    if state.waking.is_some() || state.jobs.is_empty() {
         return None;
     }
     let parked = state.idle.pop()?;
-    state.waking = true;
+    state.waking = Some(state.woken_now());
     Some(parked)
 }
 
@@ -351,25 +513,43 @@ mod tests {
         while pool.join() {
             let pool = Arc::clone(pool);
             std::thread::spawn(move || {
-                while let Some(job) = pool.next() {
-                    pool.running();
-                    job();
-                    pool.finished();
+                let mut idle = Idle::NoJob;
+                while pool.wait(idle) {
+                    let mut arrived = true;
+                    idle = loop {
+                        match pool.take(arrived) {
+                            Ok(job) => job(),
+                            Err(idle) => break idle,
+                        }
+                        arrived = false;
+                        pool.finished();
+                    };
                 }
-                pool.leave();
             });
         }
     }
 
-    fn submit(pool: &Pool<Box<dyn FnOnce() + Send>>, job: Box<dyn FnOnce() + Send>) {
-        if pool.submit(job).ok().unwrap() {
-            pool.wake();
+    fn submit(pool: &Arc<Pool<Box<dyn FnOnce() + Send>>>, job: Box<dyn FnOnce() + Send>) {
+        match pool.submit(job).ok().unwrap() {
+            Submitted::Quietly => {}
+            Submitted::Wake => pool.wake(),
+            Submitted::Watch => {
+                let pool = Arc::clone(pool);
+                std::thread::spawn(move || {
+                    while pool.check() == Check::Again {
+                        std::thread::yield_now();
+                    }
+                });
+            }
         }
     }
 
+    /// Long enough for threads that have nothing to wait for but each other.
+    const TURN: Duration = Duration::from_secs(60);
+
     #[test]
     fn jobs_run_at_once_on_as_many_threads_as_allowed() {
-        let pool = Arc::new(Pool::new(3, 10));
+        let pool = Arc::new(Pool::new(3, 10, TURN));
         start(&pool);
         let barrier = Arc::new(std::sync::Barrier::new(4));
         for _ in 0..3 {
@@ -386,7 +566,7 @@ mod tests {
 
     #[test]
     fn a_job_beyond_the_queue_is_refused_at_once_with_the_number_that_waits() {
-        let pool = Arc::new(Pool::new(1, 2));
+        let pool = Arc::new(Pool::new(1, 2, TURN));
         start(&pool);
         let (release, blocked) = mpsc::channel::<()>();
         let (started, running) = mpsc::channel();
@@ -414,7 +594,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_pool_has_settled_when_nothing_runs_and_nothing_waits() {
-        let pool = Arc::new(Pool::new(1, 2));
+        let pool = Arc::new(Pool::new(1, 2, TURN));
         start(&pool);
         pool.settled().await;
         let (release, blocked) = mpsc::channel::<()>();
@@ -428,7 +608,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_closed_pool_is_empty_when_its_last_thread_has_gone() {
-        let pool = Arc::new(Pool::new(2, 2));
+        let pool = Arc::new(Pool::new(2, 2, TURN));
         start(&pool);
         let (release, blocked) = mpsc::channel::<()>();
         let (started, running) = mpsc::channel();
@@ -452,7 +632,7 @@ mod tests {
 
     #[test]
     fn every_job_runs_once_whoever_submits_it() {
-        let pool = Arc::new(Pool::new(4, 100_000));
+        let pool = Arc::new(Pool::new(4, 100_000, TURN));
         start(&pool);
         let (done, results) = mpsc::channel();
         let submitters: Vec<_> = (0..4)
@@ -478,10 +658,11 @@ mod tests {
 
     #[test]
     fn closing_gives_back_what_waits_and_ends_the_threads() {
-        let pool: Arc<Pool<Box<dyn FnOnce() + Send>>> = Arc::new(Pool::new(1, 10));
+        let pool: Arc<Pool<Box<dyn FnOnce() + Send>>> = Arc::new(Pool::new(1, 10, TURN));
+        assert!(pool.join());
         submit(&pool, Box::new(|| ()));
         assert_eq!(pool.close().len(), 1);
-        assert!(pool.next().is_none());
+        assert!(!pool.wait(Idle::NoJob));
         assert!(pool.submit(Box::new(|| ())).is_err());
     }
 
@@ -489,7 +670,7 @@ mod tests {
     fn begin(pool: &Pool<u32>, job: u32) {
         assert!(pool.join());
         pool.submit(job).unwrap();
-        assert_eq!(pool.next(), Some(job));
+        assert_eq!(pool.take(false), Ok(job));
     }
 
     /// The job of a thread that was abandoned ends after all.
@@ -501,12 +682,12 @@ mod tests {
     #[test]
     fn as_many_threads_as_the_pool_has_are_replaced_and_no_more() {
         for threads in [1, 2, 5] {
-            let pool = Pool::new(threads, 10);
+            let pool = Pool::new(threads, 10, TURN);
             for abandoned in 1..=threads {
                 begin(&pool, 0);
                 let loss = pool.abandon();
                 assert_eq!((loss.abandoned, loss.exhausts), (abandoned, false));
-                assert!(pool.wants_replacement());
+                assert!(pool.should_grow());
                 assert!(!pool.load().is_exhausted());
             }
             begin(&pool, 0);
@@ -532,7 +713,7 @@ mod tests {
 
     #[test]
     fn what_waits_is_given_back_when_no_thread_is_left_to_run_it() {
-        let pool = Pool::new(2, 10);
+        let pool = Pool::new(2, 10, TURN);
         for _ in 0..2 {
             begin(&pool, 0);
             pool.abandon();
@@ -547,7 +728,7 @@ mod tests {
     #[test]
     fn a_thread_that_comes_back_takes_its_place_unless_it_has_been_taken() {
         for replaced in [false, true] {
-            let pool = Pool::new(1, 10);
+            let pool = Pool::new(1, 10, TURN);
             begin(&pool, 0);
             pool.abandon();
             if replaced {
@@ -555,13 +736,30 @@ mod tests {
             }
             pool.submit(1).unwrap();
             come_back(&pool);
-            assert_eq!(pool.next(), (!replaced).then_some(1));
+            let expected = if replaced { Err(Idle::Replaced) } else { Ok(1) };
+            assert_eq!(pool.take(false), expected);
         }
     }
 
     #[test]
+    fn of_two_threads_that_find_one_too_many_one_stays() {
+        let pool = Pool::new(1, 10, TURN);
+        begin(&pool, 0);
+        pool.abandon();
+        begin(&pool, 1);
+        pool.submit(2).unwrap();
+        come_back(&pool);
+        pool.finished();
+        assert_eq!(pool.take(false), Err(Idle::Replaced));
+        assert_eq!(pool.take(false), Err(Idle::Replaced));
+        assert!(!pool.wait(Idle::Replaced), "one leaves");
+        assert!(pool.wait(Idle::Replaced));
+        assert_eq!(pool.take(true), Ok(2));
+    }
+
+    #[test]
     fn an_abandoned_thread_takes_no_room_from_others() {
-        let pool = Pool::new(1, 0);
+        let pool = Pool::new(1, 0, TURN);
         begin(&pool, 0);
         assert!(pool.submit(1).is_err());
         pool.abandon();
@@ -571,7 +769,7 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_waits_for_an_abandoned_thread() {
-        let pool = Pool::new(1, 10);
+        let pool = Pool::new(1, 10, TURN);
         begin(&pool, 0);
         let mut settled = std::pin::pin!(pool.settled());
         let mut empty = std::pin::pin!(pool.empty());
@@ -588,7 +786,7 @@ mod tests {
 
     #[test]
     fn a_job_that_is_taken_out_leaves_its_place_to_another() {
-        let pool = Pool::new(1, 1);
+        let pool = Pool::new(1, 1, TURN);
         begin(&pool, 0);
         pool.submit(1).unwrap();
         assert!(pool.submit(2).is_err());

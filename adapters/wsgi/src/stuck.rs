@@ -60,7 +60,7 @@ fn attend(shared: &Arc<Shared>) {
         // `None` when the interpreter ends, and nobody needs threads any more.
         Python::try_attach(|py| {
             for _ in &tickets {
-                if shared.pool.wants_replacement()
+                if shared.pool.should_grow()
                     && let Err(error) = start_thread(py, shared)
                 {
                     error!(app = %shared.name, error = %summary(py, &error), "a stuck thread cannot be replaced");
