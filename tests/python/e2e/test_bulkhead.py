@@ -10,17 +10,21 @@ import re
 import threading
 import time
 import weakref
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import psutil
 import pytest
 from adapters.raw import TIMEOUT, Client
+from apps import echo
+from websockets.sync.client import connect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from support import Serve
+    from support import Serve, StartCommand
     from twinspan.testing import Server
 
     Environ = dict[str, Any]
@@ -30,9 +34,8 @@ DEADLINE = 0.5
 
 
 class Shop:
-    """A WSGI application: `/stuck` waits until it is released, `/quick` does not.
-
-    What is iterated and closed is counted.
+    """A WSGI application that waits until it is released: `/begins` after its first block, `/quick`
+    never, everything else before. What is iterated and closed is counted.
     """
 
     def __init__(self) -> None:
@@ -48,7 +51,7 @@ class Shop:
         start_response("200 OK", [])
         if environ["PATH_INFO"].endswith("/quick"):
             return [threading.current_thread().name.encode()]
-        return Blocks(self)
+        return Blocks(self, at_once=[b"begun"] if environ["PATH_INFO"] == "/begins" else [])
 
     def wait_begun(self, times: int = 1) -> None:
         for _ in range(times):
@@ -59,14 +62,17 @@ class Shop:
 
 
 class Blocks:
-    def __init__(self, shop: Shop) -> None:
+    def __init__(self, shop: Shop, at_once: list[bytes]) -> None:
         self.shop = shop
+        self.at_once = at_once
         self.left = [b"first", b"second", b"third"]
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
+        if self.at_once:
+            return self.at_once.pop()
         assert self.shop.released.wait(TIMEOUT)
         if not self.left:
             raise StopIteration
@@ -145,41 +151,21 @@ def test_a_request_past_its_deadline_is_answered_504_and_discarded(
     assert not shop.closed.acquire(blocking=False), "closed twice"
 
 
-def test_a_request_that_waits_in_the_queue_past_its_deadline_is_never_begun(
-    start: Callable[..., Server], shop: Shop
+def test_a_response_that_has_begun_may_take_its_time_and_who_waits_behind_it_is_never_begun(
+    start: Callable[..., Server], shop: Shop, admin: Admin
 ) -> None:
     server = start(threads=1)
     with Client(server.port) as first, Client(server.port) as second:
-        first.start("GET", "/stuck")
-        shop.wait_begun()
-        second.start("GET", "/waits")
-        assert second.answer().status == 504
-        assert first.answer().status == 504
+        first.start("GET", "/begins")
+        assert first.head().status == 200
+        assert first.chunk() == b"begun"
+        assert second.ask(target="/waits").status == 504, "the deadline of the first is over too"
+        assert admin.metric("twinspan_pool_waiting") == 0, "its place in the queue is free"
+        assert admin.metric("twinspan_pool_threads_abandoned") == 0
         shop.released.set()
-        shop.wait_closed()
+        assert [first.chunk() for _ in range(4)] == [b"first", b"second", b"third", b""]
         assert second.ask(target="/quick").status == 200
-    assert shop.begun == ["/stuck", "/quick"]
-
-
-def test_a_response_that_has_begun_may_take_its_time(serve: Serve) -> None:
-    released = threading.Event()
-
-    def app(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
-        start_response("200 OK", [])
-        if environ["PATH_INFO"] == "/begins":
-            yield b"begun "
-        assert released.wait(TIMEOUT)
-        yield b"complete"
-
-    server = serve(app, timeout_request=DEADLINE)
-    with Client(server.port) as client, Client(server.port) as later:
-        client.start("GET", "/begins")
-        assert client.head().status == 200
-        assert client.chunk() == b"begun "
-        assert later.ask(target="/").status == 504, "so the deadline of the first has passed too"
-        released.set()
-        assert client.chunk() == b"complete"
-        assert client.chunk() == b""
+    assert shop.begun == ["/begins", "/quick"]
 
 
 def test_the_log_says_where_the_thread_is(
@@ -289,8 +275,112 @@ def test_when_more_are_stuck_than_can_be_replaced_requests_are_turned_away_until
         assert refused.status == 503
         assert refused.header("retry-after")
         assert admin.metric("twinspan_pool_threads_abandoned") == 3
+        assert admin.ready() == (503, "threads are stuck in `shop`")
         assert shop.begun == ["/stuck/1", "/stuck/2", "/stuck/3"]
         shop.released.set()
         until(lambda: admin.metric("twinspan_pool_threads_abandoned") == 0)
+        assert admin.ready() == (200, "ready")
         assert client.ask(target="/quick").status == 200
-    assert "answered 503 until one comes back" in capfd.readouterr().err
+    log = capfd.readouterr().err
+    assert "answered 503 until one comes back" in log
+    assert "restart this process" in log
+
+
+STUCK_FOR_EVER = """
+    import os
+    import threading
+
+    def app(environ, start_response):
+        if environ["PATH_INFO"] == "/stuck":
+            threading.Event().wait()
+        start_response("200 OK", [])
+        return [str(os.getpid()).encode()]
+"""
+
+
+def test_a_worker_whose_threads_are_stuck_is_replaced(
+    command: StartCommand, http: httpx.Client
+) -> None:
+    options = ("--bind", "127.0.0.1:0", "--threads", "1", "--timeout-request", str(DEADLINE))
+    server = command("app:app", *options, files={"app.py": STUCK_FOR_EVER})
+    stuck = http.get(server.url).text
+    for _ in range(2):
+        assert http.get(f"{server.url}/stuck").status_code == 504
+
+    def answer() -> httpx.Response:
+        # On a connection of its own: a worker that drains closes those that idle.
+        return httpx.get(server.url, trust_env=False, timeout=TIMEOUT)
+
+    assert {answer().status_code for _ in range(3)} <= {200, 503}
+    until(lambda: answer().text not in {stuck, "Service Unavailable\n"})
+    assert server.wait_for_line("threads of a worker are stuck in `app`")
+    until(lambda: not psutil.pid_exists(int(stuck)))
+    assert "killed" not in server.text, "its stuck threads do not hold its end up"
+    assert answer().status_code == 200
+    assert server.terminate() == 0
+
+
+HOLDS_THE_GIL = """
+    def app(environ, start_response):
+        print("begins", flush=True)
+        sum(range(10**8))
+        print("ends", flush=True)
+        start_response("200 OK", [])
+        return []
+"""
+
+
+def test_a_thread_that_does_not_let_go_of_the_gil_delays_no_504(
+    command: StartCommand, http: httpx.Client
+) -> None:
+    options = ("--bind", "127.0.0.1:0", "--timeout-request", "0.1")
+    server = command("app:app", *options, files={"app.py": HOLDS_THE_GIL})
+    assert http.get(server.url).status_code == 504
+    assert "ends" not in server.lines
+    server.wait_for_line("ends")
+    assert server.terminate() == 0
+
+
+# --- the others ---
+
+
+def test_asgi_websockets_and_admin_do_not_move_while_200_requests_are_stuck(
+    serve: Serve, shop: Shop, tmp_path: Path, admin: Admin
+) -> None:
+    server = serve(
+        shop,
+        mounts={"/asgi": echo.asgi},
+        threads=100,
+        queue=100,
+        admin=f"unix:{tmp_path / 'admin'}",
+    )
+    url = f"ws://127.0.0.1:{server.port}/asgi"
+    with ExitStack() as opened:
+        before = opened.enter_context(connect(url, proxy=None))
+        clients = [opened.enter_context(Client(server.port)) for _ in range(200)]
+        for client in clients:
+            client.start("GET", "/stuck")
+        shop.wait_begun(100)
+        until(lambda: admin.metric("twinspan_pool_waiting") == 100)
+
+        with Client(server.port) as client:
+            refused = client.ask(target="/quick")
+            assert refused.status == 503, "the 201st"
+            assert refused.header("retry-after") == "1"
+            for number in range(20):
+                body = f"request {number}".encode()
+                assert client.ask("POST", "/asgi", body).body == body
+        for socket in (before, opened.enter_context(connect(url, proxy=None))):
+            assert socket.ping().wait(TIMEOUT)
+            socket.send("hello")
+            assert socket.recv(TIMEOUT) == "hello"
+        assert admin.ready() == (200, "ready")
+        assert admin.metric("twinspan_pool_threads_busy") == 100
+        assert shop.begun == ["/stuck"] * 100
+
+        shop.released.set()
+        for client in clients:
+            answer = client.answer()
+            assert (answer.status, answer.body) == (200, b"firstsecondthird")
+    assert shop.begun == ["/stuck"] * 200
+    assert admin.metric("twinspan_pool_waiting") == 0
