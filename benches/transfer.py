@@ -78,13 +78,13 @@ def _upload(connection: http.client.HTTPConnection, path: str) -> None:
 def _download(connection: http.client.HTTPConnection, path: str) -> None:
     connection.request("GET", path)
     response = connection.getresponse()
+    if response.status != 200:
+        raise LoadError(f"download: expected 200, got {response.status}")
     buffer = memoryview(bytearray(len(BLOCK)))
     received = 0
     while count := response.readinto(buffer):
         if not BLOCK.startswith(buffer[:count]):
             raise LoadError(f"download: wrong content within {count} bytes after {received}")
         received += count
-    if response.status != 200 or received != TRANSFER_BYTES:
-        raise LoadError(
-            f"download: expected 200 and {TRANSFER_BYTES} bytes, got {response.status}, {received}"
-        )
+    if received != TRANSFER_BYTES:
+        raise LoadError(f"download: expected {TRANSFER_BYTES} bytes, got {received}")
