@@ -31,8 +31,9 @@ def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[byt
             return upload(environ, start_response)
         case "/blocks":
             start_download(start_response)
-            # Each a new one: a server that collects references to one block would hold nothing.
-            return (bytes(BLOCK) for _ in range(SIZE // BLOCK))
+            # Each a new one, and written to: references to one block, or pages that nobody touched,
+            # would cost a server nothing that collects them.
+            return (b"\0" * BLOCK for _ in range(SIZE // BLOCK))
         case "/file":
             start_download(start_response)
             # Opened anew, for a position of its own.
