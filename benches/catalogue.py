@@ -202,7 +202,7 @@ _HELLO = Answer("/", b"Hello, world!")
 _LARGE = Answer("/", b"x" * (100 * 1024))
 _ECHO = Answer("/", b"x" * 1024)
 _JSON_BODY = b'{"message":"Hello, world!"}'
-# One request per thread and 10 ms, by as many threads as can be; 3 % are left to the server.
+# 32 threads that sleep 10 ms for each request; 3 % are left to the server.
 _SLEEP_RATE = 0.97 * 32 / 0.010
 _TRANSFER_GROWTH = Goal("growth", 16 * 2**20)
 _ASGI = ("twinspan", "granian", "uvicorn", "fastpysgi")
