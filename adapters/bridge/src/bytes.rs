@@ -46,19 +46,24 @@ impl Lender {
     /// # Errors
     /// `TypeError` that names `what` for anything else.
     pub fn bytes(self: &Arc<Self>, object: &Bound<'_, PyAny>, what: &str) -> PyResult<Bytes> {
-        let Ok(bytes) = object.cast::<PyBytes>() else {
-            return copy_buffer(object, what);
-        };
+        match object.cast::<PyBytes>() {
+            Ok(bytes) => Ok(self.lend(bytes)),
+            Err(_) => copy_buffer(object, what),
+        }
+    }
+
+    /// Takes `bytes`.
+    pub fn lend(self: &Arc<Self>, bytes: &Bound<'_, PyBytes>) -> Bytes {
         let slice = bytes.as_bytes();
         if slice.len() <= COPY_LIMIT {
-            return Ok(Bytes::copy_from_slice(slice));
+            return Bytes::copy_from_slice(slice);
         }
-        Ok(Bytes::from_owner(Lent {
+        Bytes::from_owner(Lent {
             start: slice.as_ptr(),
             length: slice.len(),
             object: Some(bytes.clone().unbind()),
             lender: Arc::clone(self),
-        }))
+        })
     }
 
     /// Drops what the network has given back.

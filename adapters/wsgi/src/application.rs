@@ -255,7 +255,12 @@ impl Shared {
             return;
         }
         let outbox = Arc::clone(&self.outbox);
-        let responder = Responder::new(outbox, Arc::clone(&self.lender), reply_to);
+        let responder = Responder::new(
+            outbox,
+            Arc::clone(&self.lender),
+            &request.head.method,
+            reply_to,
+        );
         let input = Input::new(std::mem::take(&mut request.body));
         let ran = context::fresh(py, || self.run(py, &request, input, &responder));
         if let Err(error) | Ok(Err(error)) = ran {
@@ -285,10 +290,16 @@ impl Shared {
         // An application may keep its `environ` for long, and may have long work to do in `close`.
         input.get().discard();
         // Exactly once, whatever happened before (PEP 3333, "Specification Details").
-        let closed = match result.getattr_opt(intern!(py, "close"))? {
-            Some(close) => close.call0().map(drop),
-            None => Ok(()),
-        };
-        sent.and(closed)
+        let closed = result
+            .getattr_opt(intern!(py, "close"))
+            .and_then(|close| close.map_or(Ok(()), |close| close.call0().map(drop)));
+        match (sent, closed) {
+            (Err(first), Err(error)) => {
+                // What went wrong first is what the caller tells of.
+                error!(app = %self.name, "an application raised in `close`\n{}", traceback(py, &error).trim_end());
+                Err(first)
+            }
+            (sent, closed) => sent.and(closed),
+        }
     }
 }

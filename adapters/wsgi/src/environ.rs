@@ -12,6 +12,7 @@ use twinspan::app::{LocalAddr, Request};
 use twinspan_bridge::addresses::{Addresses, port};
 use twinspan_bridge::text::{latin1, utf8};
 
+use crate::file_wrapper::FileWrapper;
 use crate::input::Input;
 
 /// Builds the `environ` of one application.
@@ -46,6 +47,7 @@ impl EnvironFactory {
         template.set_item("wsgi.run_once", false)?;
         // The input ends with the request, whatever its framing: Werkzeug then reads bodies without a length.
         template.set_item("wsgi.input_terminated", true)?;
+        template.set_item("wsgi.file_wrapper", py.get_type::<FileWrapper>())?;
         Ok(Self {
             template: template.unbind(),
             keys: Mutex::default(),

@@ -8,6 +8,7 @@
 mod application;
 mod block_on;
 mod environ;
+mod file_wrapper;
 mod input;
 mod pool;
 mod response;
