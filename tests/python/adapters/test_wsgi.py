@@ -548,14 +548,105 @@ def test_a_body_that_breaks_off_raises_and_goes_on_raising(serve: Serve) -> None
         client.start("POST", "/", 10)
         client.send(b"half")
     assert done.wait(TIMEOUT)
-    assert outcomes == [OSError] * 3
+    assert outcomes == [ConnectionResetError] * 3
 
 
 def outcome(read: Callable[[], bytes]) -> object:
     try:
         return read()
-    except OSError:
-        return OSError
+    except OSError as error:
+        return type(error)
+
+
+class Index:
+    def __init__(self, value: int) -> None:
+        self._value = value
+
+    def __index__(self) -> int:
+        return self._value
+
+
+@pytest.mark.parametrize("size", [None, -1, -(10**30), 10**30, sys.maxsize, Index(20)])
+@pytest.mark.parametrize("method", ["read", "readline", "readlines"])
+def test_a_size_may_be_any_number_or_none(serve: Serve, method: str, size: Any) -> None:
+    def handler(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        result = getattr(environ["wsgi.input"], method)(size)
+        start_response("200 OK", [])
+        return result if method == "readlines" else [result]
+
+    with Client(serve(wsgi(handler)).port) as client:
+        assert client.ask("POST", body=b"one line\n").body == b"one line\n"
+
+
+@pytest.mark.parametrize("size", [1.5, "1", b""])
+@pytest.mark.parametrize("method", ["read", "readline", "readlines"])
+def test_a_size_that_is_no_number_is_a_type_error(serve: Serve, method: str, size: Any) -> None:
+    def handler(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        with pytest.raises(TypeError):
+            getattr(environ["wsgi.input"], method)(size)
+        start_response("200 OK", [])
+        return [environ["wsgi.input"].read()]
+
+    with Client(serve(wsgi(handler)).port) as client:
+        assert client.ask("POST", body=b"body").body == b"body"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+@pytest.mark.parametrize(
+    ("path", "most"),
+    [("/file", 16), ("/blocks", 16), ("/pieces", 16), ("/unread", 16), ("/read", 80)],
+)
+def test_a_body_of_64_mib_takes_memory_only_where_the_application_holds_it(
+    command: StartCommand, path: str, most: int
+) -> None:
+    process = command(
+        "app:app",
+        "--bind=127.0.0.1:0",
+        files={
+            "app.py": """
+                import os, pathlib, tempfile
+
+                file = tempfile.TemporaryFile()
+                file.truncate(64 * 1024 * 1024)
+
+                def peak():
+                    status = pathlib.Path("/proc/self/status").read_text()
+                    return int(status.split("VmHWM:")[1].split()[0])
+
+                def app(environ, start_response):
+                    path, read = environ["PATH_INFO"], environ["wsgi.input"].read
+                    if path == "/file":
+                        start_response("200 OK", [])
+                        return environ["wsgi.file_wrapper"](os.fdopen(os.dup(file.fileno()), "rb"))
+                    if path == "/blocks":
+                        start_response("200 OK", [])
+                        return (b"x" * 65536 for _ in range(1024))
+                    if path == "/pieces":
+                        while read(8192):
+                            pass
+                    if path == "/read":
+                        read()
+                    start_response("200 OK", [])
+                    return [str(peak()).encode()]
+                """
+        },
+    )
+
+    def peak() -> int:
+        with Client(process.port) as client:
+            return int(client.ask().body)
+
+    before = peak()
+    with Client(process.port) as client:
+        if path in {"/file", "/blocks"}:
+            assert len(client.ask(target=path).body) == 64 * 1024 * 1024
+        else:
+            client.start("POST", path, 64 * 1024 * 1024)
+            with contextlib.suppress(ConnectionError):
+                for _ in range(64):
+                    client.send(bytes(1024 * 1024))
+                assert client.answer().status == 200
+    assert peak() - before < most * 1024
 
 
 def test_a_body_is_read_while_it_arrives(serve: Serve) -> None:
