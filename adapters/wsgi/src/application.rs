@@ -25,6 +25,7 @@ use twinspan_bridge::outbox::{Outbox, ReplyTo};
 use twinspan_bridge::routes;
 
 use crate::environ::EnvironFactory;
+use crate::errors::ErrorStream;
 use crate::input::Input;
 use crate::pool::{Full, Pool};
 use crate::response::{Responder, StartResponse};
@@ -45,6 +46,7 @@ struct Shared {
     name: Arc<str>,
     app: Py<PyAny>,
     environ: EnvironFactory,
+    errors: Py<ErrorStream>,
     pool: Pool<Job>,
     outbox: Arc<Outbox>,
     doorbell: Arc<Doorbell>,
@@ -77,7 +79,9 @@ impl WsgiApplication {
         multiprocess: bool,
     ) -> PyResult<Self> {
         let threads = config.threads.max(1);
-        let environ = EnvironFactory::new(py, threads > 1, multiprocess)?;
+        let name: Arc<str> = config.name.as_str().into();
+        let errors = Bound::new(py, ErrorStream::new(Arc::clone(&name)))?;
+        let environ = EnvironFactory::new(&errors, threads > 1, multiprocess)?;
         let shared = Arc::new_cyclic(|this: &std::sync::Weak<Shared>| {
             let this = std::sync::Weak::clone(this);
             let release = move || {
@@ -88,9 +92,10 @@ impl WsgiApplication {
                 }
             };
             Shared {
-                name: config.name.as_str().into(),
+                name,
                 app: app.clone().unbind(),
                 environ,
+                errors: errors.unbind(),
                 pool: Pool::new(threads, config.queue),
                 outbox: Arc::default(),
                 doorbell: Arc::default(),
@@ -271,6 +276,7 @@ impl Shared {
             }
             responder.fail(AppError::Raised);
         }
+        self.errors.get().end(py);
     }
 
     fn run(

@@ -12,6 +12,7 @@ use twinspan::app::{LocalAddr, Request};
 use twinspan_bridge::addresses::{Addresses, port};
 use twinspan_bridge::text::{latin1, utf8};
 
+use crate::errors::ErrorStream;
 use crate::file_wrapper::FileWrapper;
 use crate::input::Input;
 
@@ -27,7 +28,12 @@ pub(crate) struct EnvironFactory {
 const KEYS: usize = 256;
 
 impl EnvironFactory {
-    pub(crate) fn new(py: Python<'_>, multithread: bool, multiprocess: bool) -> PyResult<Self> {
+    pub(crate) fn new(
+        errors: &Bound<'_, ErrorStream>,
+        multithread: bool,
+        multiprocess: bool,
+    ) -> PyResult<Self> {
+        let py = errors.py();
         let template = PyDict::new(py);
         template.set_item("REQUEST_METHOD", "GET")?;
         template.set_item("SCRIPT_NAME", "")?;
@@ -41,7 +47,7 @@ impl EnvironFactory {
         template.set_item("wsgi.version", (1, 0))?;
         template.set_item("wsgi.url_scheme", "http")?;
         template.set_item("wsgi.input", py.None())?;
-        template.set_item("wsgi.errors", py.import("sys")?.getattr("stderr")?)?;
+        template.set_item("wsgi.errors", errors)?;
         template.set_item("wsgi.multithread", multithread)?;
         template.set_item("wsgi.multiprocess", multiprocess)?;
         template.set_item("wsgi.run_once", false)?;
