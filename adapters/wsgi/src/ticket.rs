@@ -5,6 +5,7 @@
 //! other finds that. A request without a deadline has no ticket.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use http::{Method, Uri, request::Parts};
@@ -21,8 +22,8 @@ pub(crate) struct Ticket {
     state: Mutex<State>,
     /// Told when the request is over.
     ended: Notify,
-    /// Told when the deadline has passed while a thread runs the request.
-    abandoned: Notify,
+    /// The thread that runs the request waits for its client, in [`Ticket::poll_abandoned`].
+    waits: Mutex<Option<Waker>>,
 }
 
 /// A thread of the pool, as reports name it.
@@ -65,7 +66,7 @@ impl Ticket {
             uri: head.uri.clone(),
             state: Mutex::new(State::Waiting),
             ended: Notify::new(),
-            abandoned: Notify::new(),
+            waits: Mutex::default(),
         }
     }
 
@@ -113,7 +114,10 @@ impl Ticket {
                 *state = State::Abandoned(Arc::clone(runner));
                 abandon();
                 drop(state);
-                self.abandoned.notify_one();
+                let waits = self.waiting().take();
+                if let Some(waker) = waits {
+                    waker.wake();
+                }
                 Expired::Abandoned
             }
             State::Abandoned(_) | State::Over => Expired::Over,
@@ -133,14 +137,26 @@ impl Ticket {
         self.ended.notified().await;
     }
 
-    /// Returns when the deadline passes while a thread runs the request. For one who waits.
-    pub(crate) async fn abandoned(&self) {
-        self.abandoned.notified().await;
+    /// Ready when the deadline has passed while the thread that asks runs the request.
+    pub(crate) fn poll_abandoned(&self, cx: &Context<'_>) -> Poll<()> {
+        // Before the look: a deadline that passes after it finds the waker.
+        *self.waiting() = Some(cx.waker().clone());
+        match *self.lock() {
+            State::Abandoned(_) => Poll::Ready(()),
+            State::Waiting | State::Running(_) | State::Over => Poll::Pending,
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.waits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::Wake;
+
     use super::*;
 
     fn ticket() -> Ticket {
@@ -177,6 +193,27 @@ mod tests {
         ticket.end(|| lost -= 1);
         assert_eq!(lost, 0);
         assert_eq!(ticket.abandoned_thread(), None);
+    }
+
+    #[test]
+    fn a_thread_that_waits_for_its_client_is_woken_at_the_deadline() {
+        let (ticket, woken) = (ticket(), Arc::new(Woken::default()));
+        let waker = Waker::from(Arc::clone(&woken));
+        let cx = Context::from_waker(&waker);
+        assert!(ticket.begin(&runner()));
+        assert!(ticket.poll_abandoned(&cx).is_pending());
+        ticket.expire(|| ());
+        assert!(woken.0.load(Ordering::Relaxed));
+        assert!(ticket.poll_abandoned(&cx).is_ready());
+    }
+
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
     }
 
     #[test]
