@@ -35,6 +35,9 @@ use crate::ticket::{Expired, Runner, Ticket};
 
 /// How long threads that have nothing more to do may take to leave.
 const LEAVE_LIMIT: Duration = Duration::from_secs(1);
+/// A thread that has had nothing to do for this long leaves, with what it keeps for itself: a connection to a
+/// database, say, that nobody will need soon.
+const IDLE_LIMIT: Duration = Duration::from_secs(60);
 /// How long a job may wait at the most, about twice, behind one that was not expected to take long.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
@@ -189,6 +192,7 @@ impl Application for WsgiApplication {
             let shared = Arc::clone(&self.shared);
             tokio::spawn(Arc::clone(&self.shared.doorbell).serve(move || shared.pool.wake()));
             tokio::spawn(Arc::clone(&self.shared).watch());
+            tokio::spawn(Arc::clone(&self.shared).dismiss_idle());
         }
         Box::pin(std::future::ready(Ok(())))
     }
@@ -461,6 +465,14 @@ impl Shared {
                 self.outbox
                     .send(reply_to, Err(AppError::Exhausted { abandoned }));
             }
+        }
+    }
+
+    /// Has threads leave that are needed no more.
+    async fn dismiss_idle(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(IDLE_LIMIT / 4).await;
+            self.pool.dismiss(IDLE_LIMIT);
         }
     }
 
