@@ -181,7 +181,7 @@ def test_the_log_says_where_the_thread_is(
         return "self.shop.released.wait" in seen
 
     until(reported)
-    assert re.search(r"thread twinspan-shop-\d is stuck in GET /stuck/here: .*500ms", seen)
+    assert re.search(r"thread twinspan-shop-\d is stuck in GET \"/stuck/here\": .*500ms", seen)
     assert "secret" not in seen
     shop.released.set()
 
@@ -238,6 +238,7 @@ def test_an_abandoned_thread_is_replaced_and_leaves_when_it_comes_back(
         """Such as an application keeps for each thread."""
 
     def app(environ: Environ, start_response: StartResponse) -> list[bytes]:
+        assert environ["wsgi.multithread"], "the abandoned thread may run on beside its successor"
         if environ["PATH_INFO"] == "/stuck":
             local.connection = Connection()
             weakref.finalize(local.connection, returned.set)
