@@ -169,7 +169,8 @@ impl Application for WsgiApplication {
         let submitted = self.shared.submit(job);
         let mut clock = Clock {
             shared: Arc::clone(&self.shared),
-            ticket: Some(ticket),
+            ticket,
+            runs: true,
         };
         Box::pin(async move {
             if let Err(problem) = submitted {
@@ -254,13 +255,14 @@ fn stopping() -> AppError {
 /// Watches the deadline of one request, on an I/O thread.
 struct Clock {
     shared: Arc<Shared>,
-    /// `None` when there is nothing more to watch.
-    ticket: Option<Arc<Ticket>>,
+    ticket: Arc<Ticket>,
+    /// The request has neither an answer nor an error yet.
+    runs: bool,
 }
 
 impl Clock {
     fn stop(&mut self) {
-        self.ticket = None;
+        self.runs = false;
     }
 
     /// Waits for the answer, to the deadline at most.
@@ -268,16 +270,13 @@ impl Clock {
         &mut self,
         answer: oneshot::Receiver<Result<Response, AppError>>,
     ) -> Result<Response, AppError> {
-        let Some(ticket) = self.ticket.clone() else {
-            return Err(stopping());
-        };
         // What is sent later finds its receiver gone, as after a disconnect.
-        let answered = tokio::time::timeout_at(ticket.deadline, answer).await;
+        let answered = tokio::time::timeout_at(self.ticket.deadline, answer).await;
         self.stop();
         answered.map_or_else(
             |_| {
-                self.shared.expire(&ticket);
-                Err(AppError::Timeout(ticket.limit))
+                self.shared.expire(&self.ticket);
+                Err(AppError::Timeout(self.ticket.limit))
             },
             |answer| answer.unwrap_or_else(|_| Err(stopping())),
         )
@@ -288,10 +287,10 @@ impl Drop for Clock {
     /// The client has gone before its answer. Its thread is not free for that: a thread that is stuck must be
     /// found also when clients have less patience than the server.
     fn drop(&mut self) {
-        if let Some(ticket) = self.ticket.take()
+        if self.runs
             && let Ok(handle) = Handle::try_current()
         {
-            let shared = Arc::clone(&self.shared);
+            let (shared, ticket) = (Arc::clone(&self.shared), Arc::clone(&self.ticket));
             handle.spawn(async move {
                 let ended = tokio::time::timeout_at(ticket.deadline, ticket.ended()).await;
                 if ended.is_err() {
@@ -421,14 +420,13 @@ impl Drop for Running<'_> {
             ticket,
             runner,
         } = *self;
-        ticket.end(|| {
-            shared.pool.returned();
+        if ticket.end(|| shared.pool.returned()) {
             let late = ticket.deadline.elapsed();
             info!(
                 app = %shared.name, thread = runner.name, method = %ticket.method, path = ticket.path(), ?late,
                 "an abandoned thread has come back"
             );
-        });
+        }
     }
 }
 
