@@ -1464,6 +1464,17 @@ mod tests {
     }
 
     #[test]
+    fn a_pause_that_is_over_before_its_turn_keeps_nobody_awake() {
+        let mut server = Server::running(2);
+        server.stuck(1);
+        server.wait(BACKOFF_FIRST);
+        server.stuck(0);
+        server.now += BACKOFF_FIRST;
+        assert_eq!(server.event(Event::Tick), nothing());
+        assert!(server.supervisor.wake_at() > server.now);
+    }
+
+    #[test]
     fn a_stuck_worker_gets_another_successor_when_one_does_not_start() {
         let mut server = Server::running(1);
         server.stuck(0);
