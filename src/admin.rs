@@ -21,7 +21,7 @@ use crate::dispatch::Dispatcher;
 use crate::drain::Drain;
 use crate::metrics::{Family, Metrics, Snapshot, Value, export};
 use crate::route::{App, Router, Rule};
-use crate::supervisor;
+use crate::supervisor::{self, Status};
 use crate::worker::Started;
 
 /// Where the endpoint gets what it reports.
@@ -37,15 +37,36 @@ pub trait Provider: Send + Sync + fmt::Debug + 'static {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Readiness {
     Ready,
+    /// They should, though not all is well: `ready, but threads are stuck in 1 of 2 workers`.
+    Degraded(Cow<'static, str>),
     /// Why not: `draining`, `0 of 2 workers are ready`.
     NotReady(Cow<'static, str>),
 }
 
 impl Readiness {
+    fn of(status: &Status) -> Self {
+        let Status {
+            ready,
+            serving,
+            stuck,
+            workers,
+            stopping,
+            ..
+        } = *status;
+        let threads = format!("threads are stuck in {stuck} of {workers} workers");
+        match (ready, stuck) {
+            (true, 0) => Self::Ready,
+            (true, _) => Self::Degraded(format!("ready, but {threads}").into()),
+            (false, _) if stopping => Self::NotReady("draining".into()),
+            (false, 0) => Self::NotReady(format!("{serving} of {workers} workers serve").into()),
+            (false, _) => Self::NotReady(threads.into()),
+        }
+    }
+
     fn text(&self) -> &str {
         match self {
             Self::Ready => "ready",
-            Self::NotReady(reason) => reason,
+            Self::Degraded(reason) | Self::NotReady(reason) => reason,
         }
     }
 }
@@ -96,7 +117,7 @@ async fn answer(provider: &dyn Provider, method: &Method, path: &[u8]) -> Respon
         Page::Health => (StatusCode::OK, TEXT, "alive\n".into()),
         Page::Readiness => {
             let status = match readiness {
-                Readiness::Ready => StatusCode::OK,
+                Readiness::Ready | Readiness::Degraded(_) => StatusCode::OK,
                 Readiness::NotReady(_) => StatusCode::SERVICE_UNAVAILABLE,
             };
             (status, TEXT, format!("{}\n", readiness.text()))
@@ -104,7 +125,7 @@ async fn answer(provider: &dyn Provider, method: &Method, path: &[u8]) -> Respon
         Page::Status => {
             let status = json!({
                 "version": env!("CARGO_PKG_VERSION"),
-                "ready": readiness == Readiness::Ready,
+                "ready": !matches!(readiness, Readiness::NotReady(_)),
                 "state": readiness.text(),
                 "server": Summary::of(&provider.snapshot().await),
             });
@@ -220,22 +241,7 @@ impl Provider for supervisor::Control {
     }
 
     fn readiness(&self) -> Readiness {
-        let status = self.status();
-        if status.ready {
-            return Readiness::Ready;
-        }
-        if status.stopping {
-            return Readiness::NotReady("draining".into());
-        }
-        if status.stuck > 0 {
-            let reason = format!(
-                "threads are stuck in {} of {} workers, which are being replaced",
-                status.stuck, status.workers
-            );
-            return Readiness::NotReady(reason.into());
-        }
-        let reason = format!("{} of {} workers serve", status.serving, status.workers);
-        Readiness::NotReady(reason.into())
+        Readiness::of(&self.status())
     }
 }
 
@@ -336,6 +342,28 @@ mod tests {
         let draining = answer(&provider, &Method::GET, b"/readyz").await;
         assert_eq!(draining.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(text(draining).await, "draining\n");
+    }
+
+    #[test]
+    fn readiness_tells_of_workers_whose_threads_are_stuck() {
+        for (serving, stuck, ready, text) in [
+            (2, 0, true, "ready"),
+            (1, 0, true, "ready"),
+            (2, 1, true, "ready, but threads are stuck in 1 of 2 workers"),
+            (2, 2, false, "threads are stuck in 2 of 2 workers"),
+            (0, 0, false, "0 of 2 workers serve"),
+        ] {
+            let status = Status {
+                ready,
+                serving,
+                stuck,
+                workers: 2,
+                ..Status::default()
+            };
+            let readiness = Readiness::of(&status);
+            assert_eq!(readiness.text(), text);
+            assert_eq!(!matches!(readiness, Readiness::NotReady(_)), ready);
+        }
     }
 
     #[tokio::test]
