@@ -35,6 +35,9 @@ use crate::ticket::{Expired, Runner, Ticket};
 
 /// How long threads that have nothing more to do may take to leave.
 const LEAVE_LIMIT: Duration = Duration::from_secs(1);
+/// A thread that has had nothing to do for this long leaves, with what it keeps for itself: a connection to a
+/// database, say, that nobody will need soon.
+const IDLE_LIMIT: Duration = Duration::from_secs(60);
 /// How long a job may wait at the most, about twice, behind one that was not expected to take long.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
@@ -101,7 +104,9 @@ impl WsgiApplication {
         let threads = config.threads.max(1);
         let name: Arc<str> = config.name.as_str().into();
         let errors = Bound::new(py, ErrorStream::new(Arc::clone(&name)))?;
-        let environ = EnvironFactory::new(&errors, threads > 1, multiprocess)?;
+        // With a deadline, the place of a stuck thread is taken, and it may run on beside the other.
+        let multithread = threads > 1 || config.timeout_request.is_some();
+        let environ = EnvironFactory::new(&errors, multithread, multiprocess)?;
         let turn: f64 = py
             .import("sys")?
             .call_method0("getswitchinterval")?
@@ -164,7 +169,8 @@ impl Application for WsgiApplication {
         let submitted = self.shared.submit(job);
         let mut clock = Clock {
             shared: Arc::clone(&self.shared),
-            ticket: Some(ticket),
+            ticket,
+            runs: true,
         };
         Box::pin(async move {
             if let Err(problem) = submitted {
@@ -189,6 +195,7 @@ impl Application for WsgiApplication {
             let shared = Arc::clone(&self.shared);
             tokio::spawn(Arc::clone(&self.shared.doorbell).serve(move || shared.pool.wake()));
             tokio::spawn(Arc::clone(&self.shared).watch());
+            tokio::spawn(Arc::clone(&self.shared).dismiss_idle());
         }
         Box::pin(std::future::ready(Ok(())))
     }
@@ -248,13 +255,14 @@ fn stopping() -> AppError {
 /// Watches the deadline of one request, on an I/O thread.
 struct Clock {
     shared: Arc<Shared>,
-    /// `None` when there is nothing more to watch.
-    ticket: Option<Arc<Ticket>>,
+    ticket: Arc<Ticket>,
+    /// The request has neither an answer nor an error yet.
+    runs: bool,
 }
 
 impl Clock {
     fn stop(&mut self) {
-        self.ticket = None;
+        self.runs = false;
     }
 
     /// Waits for the answer, to the deadline at most.
@@ -262,16 +270,13 @@ impl Clock {
         &mut self,
         answer: oneshot::Receiver<Result<Response, AppError>>,
     ) -> Result<Response, AppError> {
-        let Some(ticket) = self.ticket.clone() else {
-            return Err(stopping());
-        };
         // What is sent later finds its receiver gone, as after a disconnect.
-        let answered = tokio::time::timeout_at(ticket.deadline, answer).await;
+        let answered = tokio::time::timeout_at(self.ticket.deadline, answer).await;
         self.stop();
         answered.map_or_else(
             |_| {
-                self.shared.expire(&ticket);
-                Err(AppError::Timeout(ticket.limit))
+                self.shared.expire(&self.ticket);
+                Err(AppError::Timeout(self.ticket.limit))
             },
             |answer| answer.unwrap_or_else(|_| Err(stopping())),
         )
@@ -282,10 +287,10 @@ impl Drop for Clock {
     /// The client has gone before its answer. Its thread is not free for that: a thread that is stuck must be
     /// found also when clients have less patience than the server.
     fn drop(&mut self) {
-        if let Some(ticket) = self.ticket.take()
+        if self.runs
             && let Ok(handle) = Handle::try_current()
         {
-            let shared = Arc::clone(&self.shared);
+            let (shared, ticket) = (Arc::clone(&self.shared), Arc::clone(&self.ticket));
             handle.spawn(async move {
                 let ended = tokio::time::timeout_at(ticket.deadline, ticket.ended()).await;
                 if ended.is_err() {
@@ -415,14 +420,13 @@ impl Drop for Running<'_> {
             ticket,
             runner,
         } = *self;
-        ticket.end(|| {
-            shared.pool.returned();
+        if ticket.end(|| shared.pool.returned()) {
             let late = ticket.deadline.elapsed();
             info!(
                 app = %shared.name, thread = runner.name, method = %ticket.method, path = ticket.path(), ?late,
                 "an abandoned thread has come back"
             );
-        });
+        }
     }
 }
 
@@ -461,6 +465,14 @@ impl Shared {
                 self.outbox
                     .send(reply_to, Err(AppError::Exhausted { abandoned }));
             }
+        }
+    }
+
+    /// Has threads leave that are needed no more.
+    async fn dismiss_idle(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(IDLE_LIMIT / 4).await;
+            self.pool.dismiss(IDLE_LIMIT);
         }
     }
 

@@ -13,6 +13,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
@@ -142,7 +143,10 @@ fn tell(waiting: Vec<oneshot::Sender<()>>) {
 /// A thread that waits for a job.
 struct Parked {
     thread: Thread,
+    since: Instant,
     woken: Mutex<bool>,
+    /// It was woken to leave, and is counted no more.
+    dismissed: AtomicBool,
 }
 
 /// Why a job is not taken.
@@ -341,14 +345,35 @@ impl<J> Pool<J> {
         }
         let parked = Arc::new(Parked {
             thread: std::thread::current(),
+            since: Instant::now(),
             woken: Mutex::new(false),
+            dismissed: AtomicBool::new(false),
         });
         state.idle.push(Arc::clone(&parked));
         drop(state);
         while !*parked.woken.lock().unwrap_or_else(PoisonError::into_inner) {
             std::thread::park();
         }
-        true
+        !parked.dismissed.load(Ordering::Relaxed)
+    }
+
+    /// Has threads leave that have idled for `limit`, the longest first. One stays for the next job.
+    pub(crate) fn dismiss(&self, limit: Duration) {
+        let mut state = self.lock();
+        let spare = state.idle.len().saturating_sub(1);
+        let idled = state.idle.iter().take(spare);
+        let count = idled
+            .take_while(|parked| parked.since.elapsed() >= limit)
+            .count();
+        let dismissed: Vec<_> = state.idle.drain(..count).collect();
+        for _ in &dismissed {
+            state.leave();
+        }
+        drop(state);
+        for parked in dismissed {
+            parked.dismissed.store(true, Ordering::Relaxed);
+            unpark(Some(parked));
+        }
     }
 
     /// The next job for a thread that runs; `arrived` says that it comes from [`Pool::wait`].
@@ -664,6 +689,42 @@ mod tests {
         assert_eq!(pool.close().len(), 1);
         assert!(!pool.wait(Idle::NoJob));
         assert!(pool.submit(Box::new(|| ())).is_err());
+    }
+
+    #[test]
+    fn threads_that_have_idled_for_long_leave_the_longest_first_and_one_stays() {
+        let pool = Arc::new(Pool::<u32>::new(3, 10, TURN));
+        let (done, events) = mpsc::channel();
+        for thread in 1..=3 {
+            assert!(pool.join());
+            let (pool, done) = (Arc::clone(&pool), done.clone());
+            let idles = Arc::clone(&pool);
+            std::thread::spawn(move || {
+                while pool.wait(Idle::NoJob) {
+                    if let Ok(job) = pool.take(true) {
+                        done.send(format!("{thread} runs {job}")).unwrap();
+                        pool.finished();
+                    }
+                }
+                done.send(format!("{thread} leaves")).unwrap();
+            });
+            while idles.lock().idle.len() < thread {
+                std::thread::yield_now();
+            }
+        }
+        pool.dismiss(Duration::from_secs(3600));
+        assert_eq!(pool.lock().idle.len(), 3);
+
+        pool.dismiss(Duration::ZERO);
+        assert_eq!(pool.lock().threads, 1);
+        let mut left: Vec<_> = events.iter().take(2).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["1 leaves", "2 leaves"]);
+        assert_eq!(pool.submit(7).unwrap(), Submitted::Wake);
+        pool.wake();
+        assert_eq!(events.recv().unwrap(), "3 runs 7");
+        pool.close();
+        assert_eq!(events.recv().unwrap(), "3 leaves");
     }
 
     /// A thread joins and takes a job, as far as the pool can tell.

@@ -83,7 +83,7 @@ fn report(py: Python<'_>, shared: &Shared, tickets: &[Arc<Ticket>]) -> PyResult<
             // In words, because fields would come after the stack.
             error!(
                 app = %shared.name,
-                "thread {} is stuck in {} {}: no response within {:?}\n{}",
+                "thread {} is stuck in {} {:?}: no response within {:?}\n{}",
                 runner.name, ticket.method, ticket.path(), ticket.limit, stack.trim_end()
             );
         }
