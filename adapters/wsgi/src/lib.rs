@@ -9,6 +9,7 @@ mod application;
 mod block_on;
 mod environ;
 mod input;
+mod lead;
 mod pool;
 mod response;
 

@@ -10,8 +10,9 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::Thread;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -28,8 +29,8 @@ pub(crate) struct Pool<J> {
 
 struct State<J> {
     jobs: VecDeque<J>,
-    /// Parked threads, the last to idle at the end.
-    idle: Vec<Arc<Parked>>,
+    /// Threads that wait, the last to idle at the end.
+    idle: Vec<Arc<Sleeper>>,
     /// Threads that exist.
     threads: usize,
     busy: usize,
@@ -133,9 +134,40 @@ fn tell(waiting: Vec<oneshot::Sender<()>>) {
 }
 
 /// A thread that waits for a job.
-struct Parked {
-    thread: Thread,
-    woken: Mutex<bool>,
+#[derive(Default)]
+struct Sleeper {
+    state: Mutex<Sleep>,
+}
+
+#[derive(Default)]
+enum Sleep {
+    #[default]
+    Asleep,
+    /// The thread has said how it is woken.
+    Wakeable(Waker),
+    Woken,
+}
+
+impl Sleeper {
+    fn lock(&self) -> MutexGuard<'_, Sleep> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.lock();
+        if matches!(*state, Sleep::Woken) {
+            return Poll::Ready(());
+        }
+        *state = Sleep::Wakeable(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn wake(&self) {
+        let before = std::mem::replace(&mut *self.lock(), Sleep::Woken);
+        if let Sleep::Wakeable(waker) = before {
+            waker.wake();
+        }
+    }
 }
 
 /// Every thread is busy and the queue is full.
@@ -211,7 +243,9 @@ impl<J> Pool<J> {
         state.waking = None;
         let woken = wake_one(&mut state);
         drop(state);
-        unpark(woken);
+        if let Some(woken) = woken {
+            woken.wake();
+        }
     }
 
     /// Looks whether the threads get on. Wakes one when no job was taken since the last look though some wait.
@@ -227,7 +261,9 @@ impl<J> Pool<J> {
             .then(|| wake_one(&mut state))
             .flatten();
         drop(state);
-        unpark(woken);
+        if let Some(woken) = woken {
+            woken.wake();
+        }
         Check::Again
     }
 
@@ -264,24 +300,22 @@ impl<J> Pool<J> {
         let _ = receive.await;
     }
 
-    /// Waits, on a thread that has nothing to do according to [`Pool::take`]; `false` when the pool is closed.
-    pub(crate) fn wait(&self, because: Idle) -> bool {
-        let mut state = self.lock();
-        if state.closed {
-            return false;
-        }
-        if because == Idle::NoJob && !state.jobs.is_empty() {
-            return true;
-        }
-        let parked = Arc::new(Parked {
-            thread: std::thread::current(),
-            woken: Mutex::new(false),
-        });
-        state.idle.push(Arc::clone(&parked));
-        drop(state);
-        while !*parked.woken.lock().unwrap_or_else(PoisonError::into_inner) {
-            std::thread::park();
-        }
+    /// Waits, for a thread that has nothing to do according to [`Pool::take`]; `false` when the pool is
+    /// closed. The thread must wait to the end.
+    pub(crate) async fn wait(&self, because: Idle) -> bool {
+        let sleeper = {
+            let mut state = self.lock();
+            if state.closed {
+                return false;
+            }
+            if because == Idle::NoJob && !state.jobs.is_empty() {
+                return true;
+            }
+            let sleeper = Arc::new(Sleeper::default());
+            state.idle.push(Arc::clone(&sleeper));
+            sleeper
+        };
+        poll_fn(|cx| sleeper.poll(cx)).await;
         true
     }
 
@@ -302,7 +336,9 @@ impl<J> Pool<J> {
             .then(|| wake_one(&mut state))
             .flatten();
         drop(state);
-        unpark(woken);
+        if let Some(woken) = woken {
+            woken.wake();
+        }
         Ok(job)
     }
 
@@ -322,6 +358,10 @@ impl<J> Pool<J> {
             state.trial.succeeded();
         }
         false
+    }
+
+    pub(crate) fn has_jobs(&self) -> bool {
+        !self.lock().jobs.is_empty()
     }
 
     /// Whether another thread should be made: a job is about to run, nobody idles, and there is room.
@@ -371,8 +411,8 @@ impl<J> Pool<J> {
         let idle = std::mem::take(&mut state.idle);
         let left = std::mem::take(&mut state.jobs);
         drop(state);
-        for parked in idle {
-            unpark(Some(parked));
+        for sleeper in idle {
+            sleeper.wake();
         }
         left.into()
     }
@@ -387,25 +427,19 @@ impl<J> State<J> {
     }
 }
 
-fn wake_one<J>(state: &mut State<J>) -> Option<Arc<Parked>> {
+fn wake_one<J>(state: &mut State<J>) -> Option<Arc<Sleeper>> {
     if state.waking.is_some() || state.jobs.is_empty() {
         return None;
     }
-    let parked = state.idle.pop()?;
+    let sleeper = state.idle.pop()?;
     state.waking = Some(state.woken_now());
-    Some(parked)
-}
-
-fn unpark(parked: Option<Arc<Parked>>) {
-    if let Some(parked) = parked {
-        *parked.woken.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        parked.thread.unpark();
-    }
+    Some(sleeper)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::block_on::block_on;
     use std::sync::mpsc;
 
     /// Threads that run closures until the pool is closed.
@@ -414,7 +448,7 @@ mod tests {
             let pool = Arc::clone(pool);
             std::thread::spawn(move || {
                 let mut idle = Idle::NoJob;
-                while pool.wait(idle) {
+                while block_on(pool.wait(idle)) {
                     let mut arrived = true;
                     idle = loop {
                         match pool.take(arrived) {
@@ -561,7 +595,7 @@ mod tests {
         let pool: Arc<Pool<Box<dyn FnOnce() + Send>>> = Arc::new(Pool::new(1, 10, TURN));
         submit(&pool, Box::new(|| ()));
         assert_eq!(pool.close().len(), 1);
-        assert!(!pool.wait(Idle::NoJob));
+        assert!(!block_on(pool.wait(Idle::NoJob)));
         assert!(pool.submit(Box::new(|| ())).is_err());
     }
 }

@@ -18,6 +18,7 @@ use twinspan_bridge::outbox::{Outbox, ReplyTo};
 use twinspan_bridge::text::to_latin1;
 
 use crate::block_on::block_on;
+use crate::lead;
 
 /// Bytes of a response that wait for the client before the application is held back.
 const RESPONSE_BUFFER: usize = 64 * 1024;
@@ -147,7 +148,7 @@ impl Responder {
         if let Some(reason) = reason {
             response.extensions_mut().insert(reason);
         }
-        self.outbox.send(reply_to, Ok(response));
+        lead::send(&self.outbox, reply_to, Ok(response));
         Ok(())
     }
 
@@ -172,7 +173,7 @@ impl Responder {
         let progress = std::mem::replace(&mut self.lock().body, Progress::Over);
         match progress {
             Progress::Waiting(reply_to) => {
-                self.outbox.send(reply_to, Err(error));
+                lead::send(&self.outbox, reply_to, Err(error));
             }
             Progress::Streaming(sender) => sender.abort(error.to_string()),
             Progress::Over => {}
