@@ -146,6 +146,11 @@ impl Body {
         }
     }
 
+    /// How many bytes are still to come, where that is known.
+    pub fn left(&self) -> Option<u64> {
+        http_body::Body::size_hint(self).exact()
+    }
+
     /// Whether nothing is left to read, as far as is known without reading.
     pub fn is_finished(&self) -> bool {
         http_body::Body::is_end_stream(self)

@@ -12,6 +12,7 @@ use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
+use pyo3::{Bound, Python, ffi};
 
 /// Up to here a copy is cheaper than the way back.
 const COPY_LIMIT: usize = 16 * 1024;
@@ -46,19 +47,26 @@ impl Lender {
     /// # Errors
     /// `TypeError` that names `what` for anything else.
     pub fn bytes(self: &Arc<Self>, object: &Bound<'_, PyAny>, what: &str) -> PyResult<Bytes> {
-        let Ok(bytes) = object.cast::<PyBytes>() else {
-            return copy_buffer(object, what);
-        };
+        match object.cast::<PyBytes>() {
+            Ok(bytes) => Ok(self.lend(bytes)),
+            Err(_) => copy_buffer(object, what),
+        }
+    }
+
+    /// Takes `bytes`.
+    pub fn lend(self: &Arc<Self>, bytes: &Bound<'_, PyBytes>) -> Bytes {
         let slice = bytes.as_bytes();
         if slice.len() <= COPY_LIMIT {
-            return Ok(Bytes::copy_from_slice(slice));
+            return Bytes::copy_from_slice(slice);
         }
-        Ok(Bytes::from_owner(Lent {
+        // A long response that holds its thread is the only one there to take its own blocks back.
+        self.release(bytes.py());
+        Bytes::from_owner(Lent {
             start: slice.as_ptr(),
             length: slice.len(),
             object: Some(bytes.clone().unbind()),
             lender: Arc::clone(self),
-        }))
+        })
     }
 
     /// Drops what the network has given back.
@@ -122,5 +130,74 @@ impl Drop for Lent {
         if let Some(object) = self.object.take() {
             self.lender.give_back(object, self.length);
         }
+    }
+}
+
+/// A `bytes` object whose size is known before its content, and that is filled without the GIL.
+///
+/// A large upload then exists once in memory, and not a second time while it is copied.
+pub struct Filling {
+    object: Py<PyBytes>,
+    start: *mut u8,
+    size: usize,
+    filled: usize,
+}
+
+// SAFETY: nothing but `self` knows the object before `finish`, so that whichever thread has `self` may
+// write to its buffer.
+unsafe impl Send for Filling {}
+
+impl fmt::Debug for Filling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Filling({} of {})", self.filled, self.size)
+    }
+}
+
+impl Filling {
+    /// Reserves an object of `size` bytes; memory is used as far as they are written.
+    ///
+    /// # Errors
+    /// `MemoryError`; `ValueError` for sizes that Python has shared objects for.
+    pub fn new(py: Python<'_>, size: usize) -> PyResult<Self> {
+        let too_large = |_| pyo3::exceptions::PyMemoryError::new_err(());
+        let length = ffi::Py_ssize_t::try_from(size).map_err(too_large)?;
+        if size < 2 {
+            return Err(pyo3::exceptions::PyValueError::new_err("too small"));
+        }
+        // SAFETY: attached; without bytes to copy this makes a new object of that size whose content is
+        // the caller's to write, or returns NULL with an exception set.
+        let object = unsafe {
+            let object = ffi::PyBytes_FromStringAndSize(std::ptr::null(), length);
+            Bound::from_owned_ptr_or_err(py, object)?.cast_into_unchecked::<PyBytes>()
+        };
+        // SAFETY: attached, and `object` is a `bytes` object.
+        let start = unsafe { ffi::PyBytes_AsString(object.as_ptr()) }.cast();
+        Ok(Self {
+            object: object.unbind(),
+            start,
+            size,
+            filled: 0,
+        })
+    }
+
+    /// How many bytes are missing.
+    pub fn room(&self) -> usize {
+        self.size - self.filled
+    }
+
+    /// Adds as many of `bytes` as there is room for.
+    pub fn push(&mut self, bytes: &[u8]) {
+        let count = bytes.len().min(self.room());
+        // SAFETY: `start` is the buffer of `object`, which `self` keeps alive; it has `size` bytes, so that
+        // `count` more fit after the first `filled`. `bytes` lies elsewhere: nobody else knows the buffer.
+        unsafe {
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.start.add(self.filled), count);
+        }
+        self.filled += count;
+    }
+
+    /// The object; `None` while bytes are missing.
+    pub fn finish(self, py: Python<'_>) -> Option<Bound<'_, PyBytes>> {
+        (self.room() == 0).then(|| self.object.into_bound(py))
     }
 }

@@ -43,7 +43,8 @@ pub fn status(number: i64) -> Result<StatusCode, HeadError> {
 pub fn append(headers: &mut HeaderMap, name: &[u8], value: &[u8]) -> Result<(), HeadError> {
     let parsed = HeaderName::from_bytes(name)
         .map_err(|_| HeadError::Name(String::from_utf8_lossy(name).into_owned()))?;
-    let value = HeaderValue::from_bytes(value.trim_ascii()).map_err(|_| HeadError::Value {
+    // White space around a value is not part of it (RFC 9110 §5.5); a line end is no white space.
+    let value = HeaderValue::from_bytes(trim(value)).map_err(|_| HeadError::Value {
         name: parsed.to_string(),
     })?;
     if parsed == CONTENT_LENGTH {
@@ -53,6 +54,13 @@ pub fn append(headers: &mut HeaderMap, name: &[u8], value: &[u8]) -> Result<(), 
         .try_append(parsed, value)
         .map_err(|_| HeadError::TooMany)?;
     Ok(())
+}
+
+fn trim(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
 }
 
 /// Clients that disagree about the length of a response disagree about what follows it.

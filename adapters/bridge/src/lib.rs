@@ -6,6 +6,7 @@ pub mod bytes;
 pub mod context;
 pub mod doorbell;
 pub mod errors;
+pub mod files;
 pub mod head;
 pub mod import;
 pub mod interface;

@@ -1,6 +1,7 @@
 //! Text that crosses: PEP 3333 and ASGI carry header bytes as latin-1, one byte a character.
 
-use pyo3::prelude::*;
+use std::borrow::Cow;
+
 use pyo3::types::PyString;
 use pyo3::{Bound, Python, ffi};
 
@@ -20,15 +21,15 @@ pub fn latin1<'py>(py: Python<'py>, bytes: &[u8]) -> Bound<'py, PyString> {
 }
 
 /// Encodes latin-1; `None` when a character does not fit.
-pub fn to_latin1(text: &Bound<'_, PyString>) -> PyResult<Option<Vec<u8>>> {
-    let text = text.to_cow()?;
+pub fn latin1_bytes(text: &str) -> Option<Cow<'_, [u8]>> {
     if text.is_ascii() {
-        return Ok(Some(text.as_bytes().to_vec()));
+        return Some(Cow::Borrowed(text.as_bytes()));
     }
-    Ok(text
+    let bytes: Option<Vec<u8>> = text
         .chars()
         .map(|character| u8::try_from(u32::from(character)).ok())
-        .collect())
+        .collect();
+    bytes.map(Cow::Owned)
 }
 
 /// Decodes UTF-8 as ASGI wants paths; bytes that are not UTF-8 become U+FFFD.

@@ -27,6 +27,7 @@ use twinspan_bridge::routes;
 
 use crate::block_on::block_on;
 use crate::environ::EnvironFactory;
+use crate::errors::ErrorStream;
 use crate::input::Input;
 use crate::lead;
 use crate::pool::{Check, Full, Idle, Pool, Submitted};
@@ -52,6 +53,7 @@ struct Shared {
     name: Arc<str>,
     app: Py<PyAny>,
     environ: EnvironFactory,
+    errors: Py<ErrorStream>,
     pool: Pool<Job>,
     outbox: Arc<Outbox>,
     doorbell: Arc<Doorbell>,
@@ -88,7 +90,9 @@ impl WsgiApplication {
         multiprocess: bool,
     ) -> PyResult<Self> {
         let threads = config.threads.max(1);
-        let environ = EnvironFactory::new(py, threads > 1, multiprocess)?;
+        let name: Arc<str> = config.name.as_str().into();
+        let errors = Bound::new(py, ErrorStream::new(Arc::clone(&name)))?;
+        let environ = EnvironFactory::new(&errors, threads > 1, multiprocess)?;
         let turn: f64 = py
             .import("sys")?
             .call_method0("getswitchinterval")?
@@ -104,9 +108,10 @@ impl WsgiApplication {
                 }
             };
             Shared {
-                name: config.name.as_str().into(),
+                name,
                 app: app.clone().unbind(),
                 environ,
+                errors: errors.unbind(),
                 pool: Pool::new(threads, config.queue, turn),
                 outbox: Arc::default(),
                 doorbell: Arc::default(),
@@ -347,7 +352,12 @@ impl Shared {
             return;
         }
         let outbox = Arc::clone(&self.outbox);
-        let responder = Responder::new(outbox, Arc::clone(&self.lender), reply_to);
+        let responder = Responder::new(
+            outbox,
+            Arc::clone(&self.lender),
+            &request.head.method,
+            reply_to,
+        );
         let input = Input::new(std::mem::take(&mut request.body));
         let ran = context::fresh(py, || self.run(py, &request, input, &responder));
         if let Err(error) | Ok(Err(error)) = ran {
@@ -358,6 +368,7 @@ impl Shared {
             }
             responder.fail(AppError::Raised);
         }
+        self.errors.get().end(py);
     }
 
     fn run(
@@ -377,10 +388,16 @@ impl Shared {
         // An application may keep its `environ` for long, and may have long work to do in `close`.
         input.get().discard();
         // Exactly once, whatever happened before (PEP 3333, "Specification Details").
-        let closed = match result.getattr_opt(intern!(py, "close"))? {
-            Some(close) => close.call0().map(drop),
-            None => Ok(()),
-        };
-        sent.and(closed)
+        let closed = result
+            .getattr_opt(intern!(py, "close"))
+            .and_then(|close| close.map_or(Ok(()), |close| close.call0().map(drop)));
+        match (sent, closed) {
+            (Err(first), Err(error)) => {
+                // What went wrong first is what the caller tells of.
+                error!(app = %self.name, "an application raised in `close`\n{}", traceback(py, &error).trim_end());
+                Err(first)
+            }
+            (sent, closed) => sent.and(closed),
+        }
     }
 }

@@ -12,6 +12,8 @@ use twinspan::app::{LocalAddr, Request};
 use twinspan_bridge::addresses::{Addresses, port};
 use twinspan_bridge::text::{latin1, utf8};
 
+use crate::errors::ErrorStream;
+use crate::file_wrapper::FileWrapper;
 use crate::input::Input;
 
 /// Builds the `environ` of one application.
@@ -26,7 +28,12 @@ pub(crate) struct EnvironFactory {
 const KEYS: usize = 256;
 
 impl EnvironFactory {
-    pub(crate) fn new(py: Python<'_>, multithread: bool, multiprocess: bool) -> PyResult<Self> {
+    pub(crate) fn new(
+        errors: &Bound<'_, ErrorStream>,
+        multithread: bool,
+        multiprocess: bool,
+    ) -> PyResult<Self> {
+        let py = errors.py();
         let template = PyDict::new(py);
         template.set_item("REQUEST_METHOD", "GET")?;
         template.set_item("SCRIPT_NAME", "")?;
@@ -40,12 +47,13 @@ impl EnvironFactory {
         template.set_item("wsgi.version", (1, 0))?;
         template.set_item("wsgi.url_scheme", "http")?;
         template.set_item("wsgi.input", py.None())?;
-        template.set_item("wsgi.errors", py.import("sys")?.getattr("stderr")?)?;
+        template.set_item("wsgi.errors", errors)?;
         template.set_item("wsgi.multithread", multithread)?;
         template.set_item("wsgi.multiprocess", multiprocess)?;
         template.set_item("wsgi.run_once", false)?;
         // The input ends with the request, whatever its framing: Werkzeug then reads bodies without a length.
         template.set_item("wsgi.input_terminated", true)?;
+        template.set_item("wsgi.file_wrapper", py.get_type::<FileWrapper>())?;
         Ok(Self {
             template: template.unbind(),
             keys: Mutex::default(),

@@ -1,12 +1,16 @@
 //! `wsgi.input` (PEP 3333, "Input and Error Streams"): the request body as a file, read as it arrives.
 
+use std::future::poll_fn;
 use std::sync::{Mutex, PoisonError, TryLockError};
+use std::task::{Context, Poll, Waker, ready};
 
-use bytes::{Buf, BytesMut};
-use pyo3::exceptions::PyOSError;
+use bytes::{Bytes, BytesMut};
+use pyo3::exceptions::{PyConnectionResetError, PyOSError, PyOverflowError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
+use rustix::io::Errno;
 use twinspan::body::{Body, BodyError};
+use twinspan_bridge::bytes::Filling;
 
 use crate::block_on::block_on;
 
@@ -18,14 +22,8 @@ pub(crate) struct Input {
 
 impl Input {
     pub(crate) fn new(body: Body) -> Self {
-        let reader = Reader {
-            finished: body.is_finished(),
-            body,
-            buffer: BytesMut::new(),
-            discarded: false,
-        };
         Self {
-            reader: Mutex::new(reader),
+            reader: Mutex::new(Reader::new(body)),
         }
     }
 
@@ -45,48 +43,61 @@ impl Input {
         }
     }
 
-    /// Runs `read` without the GIL: it may wait for the client.
-    fn read_with<'py>(
+    /// Reads up to `limit` bytes or the end of a line, without the GIL where it must wait for the client.
+    fn take<'py>(
         &self,
         py: Python<'py>,
-        read: impl FnOnce(&mut Reader) -> Result<BytesMut, BodyError> + Send,
+        until: Until,
+        limit: usize,
     ) -> PyResult<Bound<'py, PyBytes>> {
-        let bytes = py
-            .detach(|| {
-                let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
-                read(&mut reader)
-            })
-            .map_err(|error| PyOSError::new_err(error.to_string()))?;
-        Ok(PyBytes::new(py, &bytes))
+        let mut filling = None;
+        // While another thread reads, this one waits without the GIL.
+        if let Ok(mut reader) = self.reader.try_lock() {
+            if let Some(bytes) = reader.arrived(until, limit).map_err(raised)? {
+                return Ok(PyBytes::new(py, &bytes));
+            }
+            filling = reader
+                .known(until, limit)
+                .and_then(|size| Filling::new(py, size).ok());
+        }
+        let read = py.detach(|| {
+            let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+            match &mut filling {
+                Some(filling) => reader.fill_up(filling),
+                None => reader.read(until, limit),
+            }
+        });
+        let rest = read.map_err(raised)?;
+        match filling.and_then(|filling| filling.finish(py)) {
+            Some(filled) => Ok(filled),
+            None => Ok(PyBytes::new(py, &rest)),
+        }
     }
 }
 
 #[pymethods]
 impl Input {
     /// At most `size` bytes, all that is left without one; `b""` at the end.
-    #[pyo3(signature = (size=None))]
-    fn read<'py>(&self, py: Python<'py>, size: Option<i64>) -> PyResult<Bound<'py, PyBytes>> {
-        let limit = limit(size);
-        self.read_with(py, move |reader| reader.read(limit))
+    #[pyo3(signature = (size=Size::ALL))]
+    fn read<'py>(&self, py: Python<'py>, size: Size) -> PyResult<Bound<'py, PyBytes>> {
+        self.take(py, Until::End, size.0)
     }
 
     /// One line with its end, at most `size` bytes of it; `b""` at the end.
-    #[pyo3(signature = (size=None))]
-    fn readline<'py>(&self, py: Python<'py>, size: Option<i64>) -> PyResult<Bound<'py, PyBytes>> {
-        let limit = limit(size);
-        self.read_with(py, move |reader| reader.line(limit))
+    #[pyo3(signature = (size=Size::ALL))]
+    fn readline<'py>(&self, py: Python<'py>, size: Size) -> PyResult<Bound<'py, PyBytes>> {
+        self.take(py, Until::LineEnd, size.0)
     }
 
     /// All lines, or as many as make up `hint` bytes.
-    #[pyo3(signature = (hint=None))]
-    fn readlines<'py>(&self, py: Python<'py>, hint: Option<i64>) -> PyResult<Bound<'py, PyList>> {
-        let hint = hint
-            .filter(|hint| *hint > 0)
-            .map_or(usize::MAX, |hint| limit(Some(hint)));
+    #[pyo3(signature = (hint=Size::ALL))]
+    fn readlines<'py>(&self, py: Python<'py>, hint: Size) -> PyResult<Bound<'py, PyList>> {
+        // As for every file of Python, 0 is no hint.
+        let hint = if hint.0 == 0 { usize::MAX } else { hint.0 };
         let lines = PyList::empty(py);
         let mut total = 0;
         while total < hint {
-            let line = self.readline(py, None)?;
+            let line = self.take(py, Until::LineEnd, usize::MAX)?;
             let length = line.as_bytes().len();
             if length == 0 {
                 break;
@@ -102,78 +113,167 @@ impl Input {
     }
 
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {
-        let line = self.readline(py, None)?;
+        let line = self.take(py, Until::LineEnd, usize::MAX)?;
         Ok((!line.as_bytes().is_empty()).then_some(line))
     }
 }
 
-/// Negative and absent sizes mean all, as for every file of Python.
-fn limit(size: Option<i64>) -> usize {
-    size.and_then(|size| usize::try_from(size).ok())
-        .unwrap_or(usize::MAX)
+/// How much a caller asks for: `None` and what is negative mean all, as for every file of Python, and so
+/// does a number that is larger than any body.
+#[derive(Clone, Copy)]
+struct Size(usize);
+
+impl Size {
+    const ALL: Self = Self(usize::MAX);
 }
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Size {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        if object.is_none() {
+            return Ok(Self::ALL);
+        }
+        match object.extract::<i64>() {
+            Ok(size) => Ok(usize::try_from(size).map_or(Self::ALL, Self)),
+            Err(error) if error.is_instance_of::<PyOverflowError>(object.py()) => Ok(Self::ALL),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// What a socket raises whose other end has gone; any other error is an `OSError` too.
+fn raised(error: BodyError) -> PyErr {
+    match error {
+        BodyError::Disconnected => {
+            PyConnectionResetError::new_err((Errno::CONNRESET.raw_os_error(), error.to_string()))
+        }
+        error => PyOSError::new_err(error.to_string()),
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Until {
+    End,
+    LineEnd,
+}
+
+/// From here on a read whose size is known goes to its `bytes` object at once.
+const LARGE: usize = 64 * 1024;
 
 /// Reads a body in the pieces that a file's methods ask for.
 struct Reader {
     body: Body,
-    /// Arrived and not asked for yet; holds one piece of the network at most, besides an unfinished line.
-    buffer: BytesMut,
+    /// Arrived and not asked for yet: what is left of one piece of the network.
+    rest: Bytes,
     finished: bool,
     /// The response was complete before the body was read.
     discarded: bool,
 }
 
 impl Reader {
+    fn new(body: Body) -> Self {
+        Self {
+            finished: body.is_finished(),
+            body,
+            rest: Bytes::new(),
+            discarded: false,
+        }
+    }
+
+    /// What a read gives, if it need not wait for the client.
+    fn arrived(&mut self, until: Until, limit: usize) -> Result<Option<Bytes>, BodyError> {
+        // Not for a read of nothing: whoever waits for `100 Continue` would be told to send.
+        if limit > 0 && self.rest.is_empty() {
+            let noop = &mut Context::from_waker(Waker::noop());
+            let _ = self.poll_fill(noop)?;
+        }
+        let end = match until {
+            Until::End => None,
+            Until::LineEnd => line_end(&self.rest),
+        };
+        let end = end.unwrap_or(usize::MAX).min(limit);
+        Ok((end <= self.rest.len() || self.finished).then(|| self.split(end)))
+    }
+
+    /// How many bytes a large read will give, where that is known.
+    fn known(&self, until: Until, limit: usize) -> Option<usize> {
+        if until == Until::LineEnd {
+            return None;
+        }
+        let left = usize::try_from(self.body.left()?).ok()?;
+        let size = left.checked_add(self.rest.len())?.min(limit);
+        (size >= LARGE).then_some(size)
+    }
+
+    /// Reads what is missing to a size that was known; gives nothing.
+    fn fill_up(&mut self, filling: &mut Filling) -> Result<Bytes, BodyError> {
+        loop {
+            let piece = self.split(filling.room());
+            filling.push(&piece);
+            if filling.room() == 0 {
+                return Ok(Bytes::new());
+            }
+            if !self.fill()? {
+                return Err(BodyError::Disconnected);
+            }
+        }
+    }
+
+    fn read(&mut self, until: Until, limit: usize) -> Result<Bytes, BodyError> {
+        let mut joined = BytesMut::new();
+        loop {
+            let end = match until {
+                Until::End => None,
+                Until::LineEnd => line_end(&self.rest),
+            };
+            let wanted = limit - joined.len();
+            let last = end.is_some() || self.rest.len() >= wanted;
+            let piece = self.split(end.unwrap_or(usize::MAX).min(wanted));
+            if !last && self.fill()? {
+                joined.extend_from_slice(&piece);
+            } else if joined.is_empty() {
+                return Ok(piece);
+            } else {
+                joined.extend_from_slice(&piece);
+                return Ok(joined.freeze());
+            }
+        }
+    }
+
     /// Waits for the next piece; `false` at the end.
     fn fill(&mut self) -> Result<bool, BodyError> {
+        block_on(poll_fn(|cx| self.poll_fill(cx)))
+    }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, BodyError>> {
         if self.finished {
-            return Ok(false);
+            return Poll::Ready(Ok(false));
         }
         if self.discarded {
-            return Err(BodyError::Aborted("the response is complete".into()));
+            let reason = "the response is complete".to_owned();
+            return Poll::Ready(Err(BodyError::Aborted(reason)));
         }
-        match block_on(self.body.data()) {
-            None => {
-                self.finished = true;
-                Ok(false)
-            }
-            Some(Ok(data)) => {
-                self.buffer.extend_from_slice(&data);
-                Ok(true)
-            }
-            Some(Err(error)) => Err(error),
-        }
+        let piece = ready!(self.body.poll_data(cx)).transpose()?;
+        self.finished = piece.is_none() || self.body.is_finished();
+        let more = piece.is_some();
+        self.rest = piece.unwrap_or_default();
+        Poll::Ready(Ok(more))
     }
 
-    fn read(&mut self, limit: usize) -> Result<BytesMut, BodyError> {
-        while self.buffer.len() < limit && self.fill()? {}
-        Ok(self.take(limit))
+    fn split(&mut self, count: usize) -> Bytes {
+        self.rest.split_to(count.min(self.rest.len()))
     }
+}
 
-    fn line(&mut self, limit: usize) -> Result<BytesMut, BodyError> {
-        let mut searched = 0;
-        loop {
-            let fresh = self.buffer.get(searched..).unwrap_or_default();
-            if let Some(offset) = fresh.iter().position(|byte| *byte == b'\n') {
-                return Ok(self.take(limit.min(searched + offset + 1)));
-            }
-            searched = self.buffer.len();
-            if searched >= limit || !self.fill()? {
-                return Ok(self.take(limit));
-            }
-        }
-    }
-
-    fn take(&mut self, limit: usize) -> BytesMut {
-        let count = self.buffer.remaining().min(limit);
-        self.buffer.split_to(count)
-    }
+/// Where the first line of `bytes` ends, if it does.
+fn line_end(bytes: &[u8]) -> Option<usize> {
+    memchr::memchr(b'\n', bytes).map(|newline| newline + 1)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::Bytes;
     use twinspan::body::channel;
 
     fn reader(pieces: &[&'static str]) -> Reader {
@@ -182,31 +282,55 @@ mod tests {
             sender.push(Bytes::from_static(piece.as_bytes())).unwrap();
         }
         sender.finish();
-        Reader {
-            body: Body::from(receiver),
-            buffer: BytesMut::new(),
-            finished: false,
-            discarded: false,
-        }
+        Reader::new(Body::from(receiver))
     }
 
     #[test]
     fn a_line_may_come_in_pieces_and_a_piece_may_hold_lines() {
         let mut reader = reader(&["on", "e\ntwo\nthr", "ee"]);
-        assert_eq!(reader.line(usize::MAX).unwrap(), "one\n");
-        assert_eq!(reader.line(2).unwrap(), "tw");
-        assert_eq!(reader.line(usize::MAX).unwrap(), "o\n");
-        assert_eq!(reader.line(usize::MAX).unwrap(), "three");
-        assert_eq!(reader.line(usize::MAX).unwrap(), "");
+        let mut line = |limit| reader.read(Until::LineEnd, limit).unwrap();
+        assert_eq!(line(usize::MAX), "one\n");
+        assert_eq!(line(2), "tw");
+        assert_eq!(line(usize::MAX), "o\n");
+        assert_eq!(line(4), "thre");
+        assert_eq!(line(usize::MAX), "e");
+        assert_eq!(line(usize::MAX), "");
     }
 
     #[test]
     fn reading_gives_what_was_asked_for_and_nothing_past_the_end() {
         let mut reader = reader(&["abc", "def"]);
-        assert_eq!(reader.read(0).unwrap(), "");
-        assert_eq!(reader.read(4).unwrap(), "abcd");
-        assert_eq!(reader.read(usize::MAX).unwrap(), "ef");
-        assert_eq!(reader.read(1).unwrap(), "");
+        let mut read = |limit| reader.read(Until::End, limit).unwrap();
+        assert_eq!(read(0), "");
+        assert_eq!(read(4), "abcd");
+        assert_eq!(read(usize::MAX), "ef");
+        assert_eq!(read(1), "");
+    }
+
+    #[test]
+    fn what_has_arrived_is_given_without_waiting_and_only_if_it_is_enough() {
+        let (mut sender, receiver) = channel(usize::MAX);
+        let mut reader = Reader::new(Body::from(receiver));
+        assert_eq!(reader.arrived(Until::End, 1).unwrap(), None);
+        sender.push(Bytes::from_static(b"abc\nde")).unwrap();
+        let mut arrived = |until, limit| reader.arrived(until, limit).unwrap();
+        assert_eq!(arrived(Until::End, 0).unwrap(), "");
+        assert_eq!(arrived(Until::End, 1).unwrap(), "a");
+        assert_eq!(arrived(Until::LineEnd, 9).unwrap(), "bc\n");
+        assert_eq!(arrived(Until::LineEnd, 9), None);
+        assert_eq!(arrived(Until::End, 3), None);
+        assert_eq!(arrived(Until::LineEnd, 2).unwrap(), "de");
+        sender.finish();
+        assert_eq!(arrived(Until::End, usize::MAX).unwrap(), "");
+    }
+
+    #[test]
+    fn a_read_of_nothing_asks_the_client_for_nothing() {
+        let (_sender, receiver) = channel(usize::MAX);
+        let mut reader = Reader::new(Body::from(receiver));
+        for until in [Until::End, Until::LineEnd] {
+            assert_eq!(reader.arrived(until, 0).unwrap().unwrap(), "");
+        }
     }
 
     #[test]
@@ -214,12 +338,8 @@ mod tests {
         let (mut sender, receiver) = channel(usize::MAX);
         sender.push(Bytes::from_static(b"half")).unwrap();
         drop(sender);
-        let mut reader = Reader {
-            body: Body::from(receiver),
-            buffer: BytesMut::new(),
-            finished: false,
-            discarded: false,
-        };
-        assert!(reader.read(usize::MAX).is_err());
+        let mut reader = Reader::new(Body::from(receiver));
+        assert_eq!(reader.read(Until::End, 2).unwrap(), "ha");
+        assert!(reader.read(Until::End, usize::MAX).is_err());
     }
 }

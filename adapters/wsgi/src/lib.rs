@@ -8,6 +8,8 @@
 mod application;
 mod block_on;
 mod environ;
+mod errors;
+mod file_wrapper;
 mod input;
 mod lead;
 mod pool;

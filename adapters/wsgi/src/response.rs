@@ -1,23 +1,29 @@
 //! `start_response`, `write` and the iteration of a response (PEP 3333, "The start_response() Callable").
 
-use std::borrow::Cow;
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
-use pyo3::exceptions::{PyAssertionError, PyOSError, PyTypeError, PyValueError};
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, Method, StatusCode};
+use hyper::ext::ReasonPhrase;
+use pyo3::exceptions::{
+    PyAssertionError, PyBrokenPipeError, PyRuntimeError, PyTypeError, PyValueError,
+};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
+use rustix::io::Errno;
 use twinspan::app::AppError;
 use twinspan::body::{self, Body, Disconnected};
 use twinspan_bridge::bytes::Lender;
 use twinspan_bridge::head;
 use twinspan_bridge::outbox::{Outbox, ReplyTo};
-use twinspan_bridge::text::to_latin1;
+use twinspan_bridge::text::latin1_bytes;
 
 use crate::block_on::block_on;
+use crate::file_wrapper::{DiskFile, FileWrapper};
 use crate::lead;
 
 /// Bytes of a response that wait for the client before the application is held back.
@@ -27,6 +33,7 @@ const RESPONSE_BUFFER: usize = 64 * 1024;
 pub(crate) struct Responder {
     outbox: Arc<Outbox>,
     lender: Arc<Lender>,
+    is_head: bool,
     state: Mutex<State>,
 }
 
@@ -41,7 +48,7 @@ struct State {
 
 struct Head {
     status: StatusCode,
-    reason: Option<hyper::ext::ReasonPhrase>,
+    reason: Option<ReasonPhrase>,
     headers: HeaderMap,
 }
 
@@ -49,14 +56,22 @@ enum Progress {
     /// The head is not sent.
     Waiting(ReplyTo),
     Streaming(body::Sender),
+    /// A thread has the sender, and may wait for the client.
+    Sending,
     Over,
 }
 
 impl Responder {
-    pub(crate) fn new(outbox: Arc<Outbox>, lender: Arc<Lender>, reply_to: ReplyTo) -> Arc<Self> {
+    pub(crate) fn new(
+        outbox: Arc<Outbox>,
+        lender: Arc<Lender>,
+        method: &Method,
+        reply_to: ReplyTo,
+    ) -> Arc<Self> {
         Arc::new(Self {
             outbox,
             lender,
+            is_head: method == Method::HEAD,
             state: Mutex::new(State {
                 head: None,
                 started: false,
@@ -75,26 +90,44 @@ impl Responder {
         if let Some(only) = only_block(result)? {
             return self.send_whole(&only);
         }
-        for block in result.try_iter()? {
-            let block = self.lender.bytes(&block?, "a block of the response")?;
+        if let Ok(wrapper) = result.cast_exact::<FileWrapper>()
+            && !self.has_begun()
+        {
+            return self.send_file(result.py(), wrapper.get());
+        }
+        let mut blocks = result.try_iter()?;
+        while !self.has_client_left() {
+            let Some(block) = blocks.next() else {
+                return self.finish();
+            };
+            let block = self.block(&block?)?;
             // Not with an empty block: the head may still change until there is something to send.
             if !block.is_empty() {
                 if self.is_satisfied() {
                     // HEAD, or its `Content-Length` is full (PEP 3333, "Handling the Content-Length Header").
-                    break;
+                    return self.finish();
                 }
                 self.send_block(result.py(), block)?;
             }
         }
-        self.finish()
+        Err(client_left())
+    }
+
+    /// PEP 3333 knows no block but `bytes`: a `bytearray` could change while it is sent.
+    fn block(&self, object: &Bound<'_, PyAny>) -> PyResult<Bytes> {
+        let block = object.cast::<PyBytes>().map_err(|_| {
+            let kind = object.get_type().name();
+            let kind = kind.map_or_else(|_| "object".to_owned(), |name| name.to_string());
+            PyTypeError::new_err(format!("a block of the response must be bytes, not {kind}"))
+        })?;
+        Ok(self.lender.lend(block))
     }
 
     /// A response of one block needs no stream, and its length is known.
     fn send_whole(&self, block: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = block.py();
-        let block = self.lender.bytes(block, "a block of the response")?;
-        if matches!(self.lock().body, Progress::Streaming(_)) {
-            // `write` was called before.
+        let block = self.block(block)?;
+        if self.has_begun() {
             if !block.is_empty() {
                 self.send_block(py, block)?;
             }
@@ -103,24 +136,110 @@ impl Responder {
         self.send_head(block.into())
     }
 
+    /// Sends what the file holds, from where it stands to the `Content-Length` or its end.
+    fn send_file(&self, py: Python<'_>, wrapper: &FileWrapper) -> PyResult<()> {
+        let on_disk = wrapper.on_disk(py);
+        let length = self.announce(on_disk.as_ref().and_then(DiskFile::length))?;
+        if self.is_bodiless() {
+            return self.send_head(Body::empty());
+        }
+        if let Some(mut file) = on_disk {
+            return py.detach(|| self.send_from_disk(&mut file, length));
+        }
+        let mut left = length.unwrap_or(u64::MAX);
+        // A file may wait for more than was announced: it is not asked for that.
+        while left > 0 {
+            if self.has_client_left() {
+                return Err(client_left());
+            }
+            let block = wrapper.read(py, left)?;
+            let block = self.lender.lend(&block);
+            if block.is_empty() {
+                break;
+            }
+            left = left.saturating_sub(block.len() as u64);
+            self.send_block(py, block)?;
+        }
+        self.finish()
+    }
+
+    fn send_from_disk(&self, file: &mut DiskFile, length: Option<u64>) -> PyResult<()> {
+        let mut left = length.unwrap_or(u64::MAX);
+        let mut piece = file.read(left)?;
+        if length == Some(piece.len() as u64) {
+            return self.send_head(piece.into());
+        }
+        while !piece.is_empty() {
+            left -= piece.len() as u64;
+            let mut sender = self.push(piece)?;
+            let ready = block_on(poll_fn(|cx| sender.poll_ready(cx)));
+            self.pushed(sender, ready)?;
+            piece = file.read(left)?;
+        }
+        self.finish()
+    }
+
+    /// Adds the length to the head if it has none; gives the length that it has.
+    fn announce(&self, known: Option<u64>) -> PyResult<Option<u64>> {
+        let mut state = self.lock();
+        let Head {
+            status, headers, ..
+        } = state.head.as_mut().ok_or_else(no_head)?;
+        if let Some(declared) = headers.get(CONTENT_LENGTH) {
+            // It was checked when the head was parsed.
+            return Ok(declared.to_str().ok().and_then(|text| text.parse().ok()));
+        }
+        if let Some(known) = known
+            && !has_no_body(*status)
+        {
+            headers.insert(CONTENT_LENGTH, known.into());
+        }
+        Ok(known)
+    }
+
     /// Queues a block and waits, without the GIL, until the client has taken enough of what came before.
     fn send_block(&self, py: Python<'_>, block: Bytes) -> PyResult<()> {
-        let progress = std::mem::replace(&mut self.lock().body, Progress::Over);
-        let mut sender = match progress {
+        let mut sender = self.push(block)?;
+        let ready = match sender.poll_ready(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(ready) => ready,
+            Poll::Pending => py.detach(|| block_on(poll_fn(|cx| sender.poll_ready(cx)))),
+        };
+        self.pushed(sender, ready)
+    }
+
+    /// Queues a block, after the head. The sender comes back with [`Responder::pushed`].
+    fn push(&self, block: Bytes) -> PyResult<body::Sender> {
+        let mut state = self.lock();
+        let mut sender = match std::mem::replace(&mut state.body, Progress::Sending) {
             Progress::Streaming(sender) => sender,
-            Progress::Over => return Err(client_left()),
             waiting @ Progress::Waiting(_) => {
-                self.lock().body = waiting;
+                state.body = waiting;
+                drop(state);
                 let (sender, receiver) = body::channel(RESPONSE_BUFFER);
                 self.send_head(receiver.into())?;
+                self.lock().body = Progress::Sending;
                 sender
             }
+            Progress::Sending => {
+                return Err(PyRuntimeError::new_err(
+                    "another thread is sending a block of this response",
+                ));
+            }
+            Progress::Over => {
+                state.body = Progress::Over;
+                return Err(over(&state));
+            }
         };
-        let sent = sender
-            .push(block)
-            .and_then(|()| py.detach(|| block_on(poll_fn(|cx| sender.poll_ready(cx)))));
+        if let Err(Disconnected) = sender.push(block) {
+            self.lock().body = Progress::Streaming(sender);
+            return Err(client_left());
+        }
+        Ok(sender)
+    }
+
+    fn pushed(&self, sender: body::Sender, ready: Result<(), Disconnected>) -> PyResult<()> {
         self.lock().body = Progress::Streaming(sender);
-        sent.map_err(|Disconnected| client_left())
+        ready.map_err(|Disconnected| client_left())
     }
 
     /// Sends the head with its body.
@@ -132,12 +251,10 @@ impl Responder {
             headers,
         }) = state.head.take()
         else {
-            return Err(PyAssertionError::new_err(
-                "the application sent a body before it called `start_response`",
-            ));
+            return Err(no_head());
         };
         let Progress::Waiting(reply_to) = std::mem::replace(&mut state.body, Progress::Over) else {
-            return Err(client_left());
+            return Err(over(&state));
         };
         state.client_left = reply_to.is_closed();
         if state.client_left {
@@ -164,7 +281,8 @@ impl Responder {
                 self.lock().body = waiting;
                 self.send_head(Body::empty())
             }
-            Progress::Over => Ok(()),
+            // What another thread still sends is not the end that was promised: its sender aborts the body.
+            Progress::Sending | Progress::Over => Ok(()),
         }
     }
 
@@ -176,7 +294,7 @@ impl Responder {
                 lead::send(&self.outbox, reply_to, Err(error));
             }
             Progress::Streaming(sender) => sender.abort(error.to_string()),
-            Progress::Over => {}
+            Progress::Sending | Progress::Over => {}
         }
     }
 
@@ -186,8 +304,24 @@ impl Responder {
         match &state.body {
             Progress::Waiting(reply_to) => reply_to.is_closed(),
             Progress::Streaming(sender) => sender.is_disconnected(),
+            Progress::Sending => false,
             Progress::Over => state.client_left,
         }
+    }
+
+    /// The head is sent.
+    fn has_begun(&self) -> bool {
+        !matches!(self.lock().body, Progress::Waiting(_))
+    }
+
+    /// Nothing follows the head, whatever it says (RFC 9110 §6.4.1).
+    fn is_bodiless(&self) -> bool {
+        let state = self.lock();
+        self.is_head
+            || state
+                .head
+                .as_ref()
+                .is_some_and(|head| has_no_body(head.status))
     }
 
     /// The client wants no more of the body.
@@ -201,7 +335,10 @@ impl Responder {
         headers: &Bound<'_, PyAny>,
         exc_info: Option<Bound<'_, PyAny>>,
     ) -> PyResult<()> {
-        let exc_info = exc_info.filter(|exc_info| !exc_info.is_none());
+        let exc_info = match exc_info {
+            Some(exc_info) if exc_info.is_truthy()? => Some(exc_info),
+            _ => None,
+        };
         let mut state = self.lock();
         if let Some(exc_info) = &exc_info {
             if !matches!(state.body, Progress::Waiting(_)) {
@@ -259,9 +396,13 @@ fn parse_head(status: &Bound<'_, PyAny>, headers: &Bound<'_, PyAny>) -> PyResult
         Some(usual) if usual == reason => None,
         // HTTP allows an empty reason.
         _ => Some(
-            hyper::ext::ReasonPhrase::try_from(reason.as_bytes()).map_err(|_| {
-                PyValueError::new_err(format!("the status holds a control character: {text:?}"))
-            })?,
+            latin1_bytes(reason)
+                .and_then(|reason| ReasonPhrase::try_from(reason.into_owned()).ok())
+                .ok_or_else(|| {
+                    PyValueError::new_err(format!(
+                        "the status holds a control character or does not fit latin-1: {text:?}"
+                    ))
+                })?,
         ),
     };
     let list = headers
@@ -282,15 +423,11 @@ fn parse_head(status: &Bound<'_, PyAny>, headers: &Bound<'_, PyAny>) -> PyResult
             return Err(PyValueError::new_err(error.to_string()));
         }
         let text = value.to_cow()?;
-        let bytes = if text.is_ascii() {
-            Cow::Borrowed(text.as_bytes())
-        } else {
-            Cow::Owned(to_latin1(&value)?.ok_or_else(|| {
-                PyValueError::new_err(format!(
-                    "the value of header `{name}` does not fit latin-1: encode it (RFC 8187)"
-                ))
-            })?)
-        };
+        let bytes = latin1_bytes(&text).ok_or_else(|| {
+            PyValueError::new_err(format!(
+                "the value of header `{name}` does not fit latin-1: encode it (RFC 8187)"
+            ))
+        })?;
         head::append(&mut parsed, name.as_bytes(), &bytes)
             .map_err(|error| PyValueError::new_err(error.to_string()))?;
     }
@@ -301,8 +438,25 @@ fn parse_head(status: &Bound<'_, PyAny>, headers: &Bound<'_, PyAny>) -> PyResult
     })
 }
 
+/// Statuses whose responses end with their head.
+fn has_no_body(status: StatusCode) -> bool {
+    matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
+fn no_head() -> PyErr {
+    PyAssertionError::new_err("the application sent a body before it called `start_response`")
+}
+
+fn over(state: &State) -> PyErr {
+    if state.client_left {
+        return client_left();
+    }
+    PyRuntimeError::new_err("the response is complete: nothing can be added to it")
+}
+
+/// What a socket raises that nobody reads any more.
 fn client_left() -> PyErr {
-    PyOSError::new_err("the client has disconnected")
+    PyBrokenPipeError::new_err((Errno::PIPE.raw_os_error(), "the client has disconnected"))
 }
 
 /// What the application gets as `start_response`.
@@ -328,7 +482,7 @@ impl StartResponse {
 
     /// The older way to send a body: each call is sent before it returns.
     fn write(&self, py: Python<'_>, data: &Bound<'_, PyBytes>) -> PyResult<()> {
-        let block = self.responder.lender.bytes(data, "what is written")?;
+        let block = self.responder.lender.lend(data);
         if block.is_empty() {
             return Ok(());
         }

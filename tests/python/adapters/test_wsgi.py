@@ -156,6 +156,10 @@ def test_a_second_start_response_without_exc_info_raises_also_when_the_first_one
         ("200 OK", [("a b", "c")]),
         ("200 OK", [("", "c")]),
         ("200 OK", [("a", "b\r\nc: d")]),
+        ("200 OK", [("a", "b\r\n")]),
+        ("200 OK", [("a", "\nb")]),
+        ("200 \u20ac", []),
+        ("200 OK\n", []),
         ("200 OK", [("a", "b\0")]),
         ("200 OK", [("a", "\u20ac")]),
         ("200 OK", [("a", "\udc80")]),
@@ -186,12 +190,12 @@ def test_a_head_that_cannot_be_sent_raises_in_start_response_and_costs_that_requ
 
 def test_a_reason_and_latin_1_values_arrive_as_they_are(serve: Serve) -> None:
     def handler(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        start_response("299 Foo Bar", [("X-App", "caf\xe9"), ("x-app", "2")])
+        start_response("299 Foo Caf\xe9", [("X-App", " caf\xe9\t"), ("x-app", "2")])
         return [b""]
 
     with Client(serve(wsgi(handler)).port) as client:
         answer = client.ask()
-        assert (answer.status, answer.reason) == (299, "Foo Bar")
+        assert (answer.status, answer.reason) == (299, "Foo Caf\xe9")
         assert answer.header("x-app") == "caf\xe9, 2"
 
 
@@ -240,7 +244,9 @@ def test_an_empty_response_has_the_length_zero(serve: Serve, blocks: Iterable[by
         assert client.ask().header("content-length") == "0"
 
 
-@pytest.mark.parametrize("result", [None, 5, ["text"], iter(["text"]), [None]])
+@pytest.mark.parametrize(
+    "result", [None, 5, ["text"], iter(["text"]), [None], [bytearray(b"a")], (memoryview(b"a"),)]
+)
 def test_what_is_no_iterable_of_bytes_is_a_500(serve: Serve, result: Any) -> None:
     def handler(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         start_response("200 OK", [])
@@ -256,6 +262,51 @@ def test_an_application_that_never_calls_start_response_gets_a_500_in_its_place(
 ) -> None:
     with Client(serve(wsgi(lambda _environ, _start: [b"body"])).port) as client:
         assert client.ask().status == 500
+        assert client.ask(target="/next").body == b"next"
+
+
+def test_status_headers_and_blocks_may_be_of_derived_classes(serve: Serve) -> None:
+    class Status(str):
+        __slots__ = ()
+
+    class Block(bytes):
+        __slots__ = ()
+
+    class Headers(list[tuple[str, str]]):
+        pass
+
+    def handler(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        start_response(Status("200 OK"), Headers([(Status("X-App"), Status("1"))]))
+        return [Block(b"body")]
+
+    with Client(serve(wsgi(handler)).port) as client:
+        answer = client.ask()
+        assert (answer.status, answer.header("x-app"), answer.body) == (200, "1", b"body")
+
+
+@pytest.mark.parametrize("exc_info", [None, False, ()])
+def test_an_exc_info_that_is_not_true_is_none(serve: Serve, exc_info: Any) -> None:
+    def handler(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        start_response("200 OK", [], exc_info)
+        with pytest.raises(AssertionError):
+            start_response("200 OK", [], exc_info)
+        return [b"raised"]
+
+    with Client(serve(wsgi(handler)).port) as client:
+        assert client.ask().body == b"raised"
+
+
+def test_write_after_the_end_raises_and_adds_nothing(serve: Serve) -> None:
+    kept: list[Callable[[bytes], object]] = []
+
+    def handler(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        kept.append(start_response("200 OK", []))
+        return [b"whole"]
+
+    with Client(serve(wsgi(handler)).port) as client:
+        assert client.ask().body == b"whole"
+        with pytest.raises(RuntimeError, match="complete"):
+            kept[0](b"more")
         assert client.ask(target="/next").body == b"next"
 
 
@@ -358,6 +409,54 @@ def test_a_response_without_end_is_closed_when_nobody_wants_more_of_it(
     assert response.closed == 1
 
 
+def test_iteration_ends_when_the_client_leaves_before_there_was_anything_to_send(
+    serve: Serve,
+) -> None:
+    begun = threading.Event()
+
+    def nothing() -> Iterator[bytes]:
+        while True:
+            begun.set()
+            yield b""
+
+    response = Response(nothing())
+
+    def handler(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        start_response("200 OK", [])
+        return response
+
+    server = serve(wsgi(handler), threads=1)
+    with Client(server.port) as client:
+        client.start("GET", "/")
+        assert begun.wait(TIMEOUT)
+    response.wait_closed()
+    with Client(server.port) as client:
+        assert client.ask(target="/next").body == b"next"
+    assert response.closed == 1
+
+
+def test_a_client_that_leaves_is_a_broken_pipe_to_whoever_writes(serve: Serve) -> None:
+    raised: list[BaseException] = []
+    done = threading.Event()
+
+    def handler(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        send = start_response("200 OK", [])
+        try:
+            while True:
+                send(b"x" * 65536)
+        except OSError as error:
+            raised.append(error)
+            raise
+        finally:
+            done.set()
+
+    with Client(serve(wsgi(handler)).port) as client:
+        client.start("GET", "/")
+        client.head()
+    assert done.wait(TIMEOUT)
+    assert [type(error) for error in raised] == [BrokenPipeError]
+
+
 def test_a_client_that_does_not_read_holds_the_iteration_back(serve: Serve) -> None:
     asked = 0
     held = threading.Event()
@@ -390,6 +489,30 @@ def test_a_client_that_does_not_read_holds_the_iteration_back(serve: Serve) -> N
         while piece := client.chunk():
             total += len(piece)
         assert total == 4000 * 65536
+
+
+class Block(bytes):
+    """A block that counts how many of its kind there are."""
+
+    alive = 0
+    most = 0
+
+    def __init__(self, *_args: object) -> None:
+        Block.alive += 1
+        Block.most = max(Block.most, Block.alive)
+
+    def __del__(self) -> None:
+        Block.alive -= 1
+
+
+def test_blocks_that_were_sent_are_freed_while_every_thread_is_busy(serve: Serve) -> None:
+    def handler(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        start_response("200 OK", [])
+        return (Block(65536) for _ in range(400))
+
+    with Client(serve(wsgi(handler), threads=1).port) as client:
+        assert len(client.ask().body) == 400 * 65536
+    assert Block.most < 40
 
 
 # --- wsgi.input ---
@@ -449,14 +572,105 @@ def test_a_body_that_breaks_off_raises_and_goes_on_raising(serve: Serve) -> None
         client.start("POST", "/", 10)
         client.send(b"half")
     assert done.wait(TIMEOUT)
-    assert outcomes == [OSError] * 3
+    assert outcomes == [ConnectionResetError] * 3
 
 
 def outcome(read: Callable[[], bytes]) -> object:
     try:
         return read()
-    except OSError:
-        return OSError
+    except OSError as error:
+        return type(error)
+
+
+class Index:
+    def __init__(self, value: int) -> None:
+        self._value = value
+
+    def __index__(self) -> int:
+        return self._value
+
+
+@pytest.mark.parametrize("size", [None, -1, -(10**30), 10**30, sys.maxsize, Index(20)])
+@pytest.mark.parametrize("method", ["read", "readline", "readlines"])
+def test_a_size_may_be_any_number_or_none(serve: Serve, method: str, size: Any) -> None:
+    def handler(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        result = getattr(environ["wsgi.input"], method)(size)
+        start_response("200 OK", [])
+        return result if method == "readlines" else [result]
+
+    with Client(serve(wsgi(handler)).port) as client:
+        assert client.ask("POST", body=b"one line\n").body == b"one line\n"
+
+
+@pytest.mark.parametrize("size", [1.5, "1", b""])
+@pytest.mark.parametrize("method", ["read", "readline", "readlines"])
+def test_a_size_that_is_no_number_is_a_type_error(serve: Serve, method: str, size: Any) -> None:
+    def handler(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        with pytest.raises(TypeError):
+            getattr(environ["wsgi.input"], method)(size)
+        start_response("200 OK", [])
+        return [environ["wsgi.input"].read()]
+
+    with Client(serve(wsgi(handler)).port) as client:
+        assert client.ask("POST", body=b"body").body == b"body"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+@pytest.mark.parametrize(
+    ("path", "most"),
+    [("/file", 16), ("/blocks", 16), ("/pieces", 16), ("/unread", 16), ("/read", 80)],
+)
+def test_a_body_of_64_mib_takes_memory_only_where_the_application_holds_it(
+    command: StartCommand, path: str, most: int
+) -> None:
+    process = command(
+        "app:app",
+        "--bind=127.0.0.1:0",
+        files={
+            "app.py": """
+                import os, pathlib, tempfile
+
+                file = tempfile.TemporaryFile()
+                file.truncate(64 * 1024 * 1024)
+
+                def peak():
+                    status = pathlib.Path("/proc/self/status").read_text()
+                    return int(status.split("VmHWM:")[1].split()[0])
+
+                def app(environ, start_response):
+                    path, read = environ["PATH_INFO"], environ["wsgi.input"].read
+                    if path == "/file":
+                        start_response("200 OK", [])
+                        return environ["wsgi.file_wrapper"](os.fdopen(os.dup(file.fileno()), "rb"))
+                    if path == "/blocks":
+                        start_response("200 OK", [])
+                        return (b"x" * 65536 for _ in range(1024))
+                    if path == "/pieces":
+                        while read(8192):
+                            pass
+                    if path == "/read":
+                        read()
+                    start_response("200 OK", [])
+                    return [str(peak()).encode()]
+                """
+        },
+    )
+
+    def peak() -> int:
+        with Client(process.port) as client:
+            return int(client.ask().body)
+
+    before = peak()
+    with Client(process.port) as client:
+        if path in {"/file", "/blocks"}:
+            assert len(client.ask(target=path).body) == 64 * 1024 * 1024
+        else:
+            client.start("POST", path, 64 * 1024 * 1024)
+            with contextlib.suppress(ConnectionError):
+                for _ in range(64):
+                    client.send(bytes(1024 * 1024))
+                assert client.answer().status == 200
+    assert peak() - before < most * 1024
 
 
 def test_a_body_is_read_while_it_arrives(serve: Serve) -> None:
