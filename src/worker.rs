@@ -102,9 +102,7 @@ where
         };
         match started {
             Ok(worker) => {
-                if let (Some(lead), [only]) = (lead, worker.loaded.as_slice())
-                    && std::env::var_os("NOLEAD").is_none()
-                {
+                if let (Some(lead), [only]) = (lead, worker.loaded.as_slice()) {
                     only.application.may_lead(lead);
                 }
                 let started = worker.started();

@@ -255,9 +255,9 @@ impl PoolThread {
     fn __call__(&self, py: Python<'_>) {
         let shared = &self.shared;
         let mut answers = Vec::new();
-        let mut idle = Idle::NoJob;
+        let mut idle = shared.work(py, Idle::NoJob);
         while py.detach(|| shared.wait(idle, &mut answers)) {
-            idle = shared.work(py);
+            idle = shared.work(py, idle);
         }
         lead::end();
         shared.pool.leave();
@@ -282,7 +282,7 @@ impl Shared {
         }
         let driven = lead::drive(async {
             self.outbox.deliver(answers);
-            if self.pool.has_jobs() {
+            if idle == Idle::Pass {
                 // One pass over the I/O: what was delivered is written, what has arrived is read.
                 tokio::task::yield_now().await;
             }
@@ -297,11 +297,11 @@ impl Shared {
     }
 
     /// Runs jobs until there is none, or until it is time to look after the I/O.
-    fn work(self: &Arc<Self>, py: Python<'_>) -> Idle {
+    fn work(self: &Arc<Self>, py: Python<'_>, after: Idle) -> Idle {
         let began = Instant::now();
-        let mut arrived = true;
+        let mut after = Some(after);
         loop {
-            let job = match self.pool.take(arrived) {
+            let job = match self.pool.take(after.take()) {
                 Ok(job) => job,
                 Err(idle) => return idle,
             };
@@ -310,11 +310,11 @@ impl Shared {
                 // Two jobs at once: the leader is about to wait, or has begun to.
                 lead.recall();
             }
-            arrived = false;
-            if self.pool.should_grow()
+            if self.pool.grow()
                 && let Err(error) = start_thread(py, self)
             {
                 error!(app = %self.name, error = %summary(py, &error), "a thread cannot be made");
+                self.pool.wake();
             }
             let run = AssertUnwindSafe(|| match job {
                 Job::Request(request, reply_to) => self.serve(py, request, reply_to),
@@ -327,7 +327,7 @@ impl Shared {
             self.pool.finished();
             self.lender.release(py);
             if leads && began.elapsed() >= PASS_EVERY {
-                return Idle::NoJob;
+                return self.pool.pass();
             }
         }
     }

@@ -36,6 +36,8 @@ struct State<J> {
     busy: usize,
     /// A thread was woken and does not run yet.
     waking: Option<Woken>,
+    /// A thread is between two jobs.
+    passing: bool,
     trial: Trial,
     /// Jobs that were taken, ever.
     taken: u64,
@@ -124,6 +126,8 @@ pub(crate) enum Idle {
     NoJob,
     /// Other threads will have taken what waits sooner.
     NotNeeded,
+    /// Jobs wait, but something else has its turn first: [`Pool::pass`].
+    Pass,
 }
 
 /// An error means that the wait was given up.
@@ -196,6 +200,7 @@ impl<J> Pool<J> {
                 threads: 0,
                 busy: 0,
                 waking: None,
+                passing: false,
                 trial: Trial::default(),
                 taken: 0,
                 watched: None,
@@ -226,7 +231,8 @@ impl<J> Pool<J> {
         }
         state.jobs.push_back(job);
         let may_wake = state.waking.is_none() && !state.idle.is_empty();
-        if may_wake && (state.busy == 0 || state.trial.is_due()) {
+        let nobody_comes = state.busy == 0 && !state.passing;
+        if may_wake && (nobody_comes || state.trial.is_due()) {
             state.waking = Some(state.woken_now());
             return Ok(Submitted::Wake);
         }
@@ -308,7 +314,7 @@ impl<J> Pool<J> {
             if state.closed {
                 return false;
             }
-            if because == Idle::NoJob && !state.jobs.is_empty() {
+            if because == Idle::Pass || (because == Idle::NoJob && !state.jobs.is_empty()) {
                 return true;
             }
             let sleeper = Arc::new(Sleeper::default());
@@ -319,13 +325,28 @@ impl<J> Pool<J> {
         true
     }
 
-    /// The next job for a thread that runs; `arrived` says that it comes from [`Pool::wait`].
+    /// Lets other things have a turn before the thread takes the next of the jobs that wait.
+    pub(crate) fn pass(&self) -> Idle {
+        let mut state = self.lock();
+        if state.jobs.is_empty() {
+            return Idle::NoJob;
+        }
+        state.passing = true;
+        Idle::Pass
+    }
+
+    /// The next job for a thread that runs; `after` is what it comes from by way of [`Pool::wait`].
     ///
     /// Wakes the next thread for what is left, if trials say so.
-    pub(crate) fn take(&self, arrived: bool) -> Result<J, Idle> {
+    pub(crate) fn take(&self, after: Option<Idle>) -> Result<J, Idle> {
         let mut state = self.lock();
-        if arrived && self.is_superfluous(&mut state) {
-            return Err(Idle::NotNeeded);
+        match after {
+            None => {}
+            Some(Idle::Pass) => state.passing = false,
+            Some(Idle::NoJob | Idle::NotNeeded) if self.is_superfluous(&mut state) => {
+                return Err(Idle::NotNeeded);
+            }
+            Some(Idle::NoJob | Idle::NotNeeded) => {}
         }
         let Some(job) = state.jobs.pop_front() else {
             return Err(Idle::NoJob);
@@ -349,6 +370,9 @@ impl<J> Pool<J> {
         };
         if state.jobs.is_empty() {
             state.trial.failed();
+        } else if state.passing {
+            state.trial.failed();
+            return true;
         } else if state.busy > 0 {
             // They have finished jobs meanwhile, and were only interrupted because its turn had come.
             if state.taken != woken.taken && woken.at.elapsed() >= self.turn {
@@ -360,17 +384,18 @@ impl<J> Pool<J> {
         false
     }
 
-    pub(crate) fn has_jobs(&self) -> bool {
-        !self.lock().jobs.is_empty()
-    }
-
-    /// Whether another thread should be made: a job is about to run, nobody idles, and there is room.
-    pub(crate) fn should_grow(&self) -> bool {
-        let state = self.lock();
-        state.idle.is_empty()
+    /// Whether another thread should be made: a job is about to run, nobody idles, and there is room. It
+    /// counts as woken until it first takes, so that threads are made one after the other, and only while they are needed.
+    pub(crate) fn grow(&self) -> bool {
+        let mut state = self.lock();
+        let grow = state.idle.is_empty()
             && state.waking.is_none()
             && state.threads < self.threads
-            && !state.closed
+            && !state.closed;
+        if grow {
+            state.waking = Some(state.woken_now());
+        }
+        grow
     }
 
     /// The thread has finished its job.
@@ -449,13 +474,12 @@ mod tests {
             std::thread::spawn(move || {
                 let mut idle = Idle::NoJob;
                 while block_on(pool.wait(idle)) {
-                    let mut arrived = true;
+                    let mut after = Some(idle);
                     idle = loop {
-                        match pool.take(arrived) {
+                        match pool.take(after.take()) {
                             Ok(job) => job(),
                             Err(idle) => break idle,
                         }
-                        arrived = false;
                         pool.finished();
                     };
                 }
