@@ -14,5 +14,7 @@ mod input;
 mod lead;
 mod pool;
 mod response;
+mod stuck;
+mod ticket;
 
 pub use application::WsgiApplication;

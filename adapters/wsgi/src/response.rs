@@ -211,7 +211,10 @@ impl Responder {
     fn push(&self, block: Bytes) -> PyResult<body::Sender> {
         let mut state = self.lock();
         let mut sender = match std::mem::replace(&mut state.body, Progress::Sending) {
-            Progress::Streaming(sender) => sender,
+            Progress::Streaming(sender) => {
+                drop(state);
+                sender
+            }
             waiting @ Progress::Waiting(_) => {
                 state.body = waiting;
                 drop(state);
