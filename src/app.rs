@@ -14,6 +14,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::body::Body;
+use crate::lead::Lead;
 use crate::route::MountPoint;
 use crate::ws::Handshake;
 
@@ -42,6 +43,12 @@ pub trait Application: Send + Sync + fmt::Debug + 'static {
     /// Runs before the worker accepts (ASGI `lifespan.startup`).
     fn startup(&self) -> BoxFuture<'_, Result<(), AppError>> {
         Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// Offers the I/O to threads of the application that would idle otherwise; nobody takes it by default.
+    /// Asked once, after [`Application::startup`], of an application that has its worker to itself.
+    fn may_lead(&self, lead: Lead) {
+        drop(lead);
     }
 
     /// Returns when nothing runs any more for requests that were accepted: a client may have its

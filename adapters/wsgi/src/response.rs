@@ -24,6 +24,7 @@ use twinspan_bridge::text::latin1_bytes;
 
 use crate::block_on::block_on;
 use crate::file_wrapper::{DiskFile, FileWrapper};
+use crate::lead;
 
 /// Bytes of a response that wait for the client before the application is held back.
 const RESPONSE_BUFFER: usize = 64 * 1024;
@@ -267,7 +268,7 @@ impl Responder {
         if let Some(reason) = reason {
             response.extensions_mut().insert(reason);
         }
-        self.outbox.send(reply_to, Ok(response));
+        lead::send(&self.outbox, reply_to, Ok(response));
         Ok(())
     }
 
@@ -293,7 +294,7 @@ impl Responder {
         let progress = std::mem::replace(&mut self.lock().body, Progress::Over);
         match progress {
             Progress::Waiting(reply_to) => {
-                self.outbox.send(reply_to, Err(error));
+                lead::send(&self.outbox, reply_to, Err(error));
             }
             Progress::Streaming(sender) => sender.abort(error.to_string()),
             Progress::Sending | Progress::Over => {}
