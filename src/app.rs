@@ -14,6 +14,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::body::Body;
+use crate::http::Interim;
 use crate::route::MountPoint;
 use crate::ws::Handshake;
 
@@ -126,6 +127,9 @@ pub struct Request {
     /// Who asked, as seen by the first proxy that is trusted.
     pub origin: Origin,
     pub conn: Arc<ConnInfo>,
+    /// Where interim responses go; `None` where the protocol has none (HTTP/1.0), or hyper no way to send
+    /// them (HTTP/2), and for an upgrade.
+    pub interim: Option<Interim>,
 }
 
 /// The client's side of a request after trusted proxies have been believed.

@@ -28,7 +28,7 @@ use crate::environ::EnvironFactory;
 use crate::errors::ErrorStream;
 use crate::input::Input;
 use crate::pool::{Full, Pool};
-use crate::response::{Responder, StartResponse};
+use crate::response::{EarlyHints, Responder, StartResponse};
 
 /// How long threads that have nothing more to do may take to leave.
 const LEAVE_LIMIT: Duration = Duration::from_secs(1);
@@ -244,6 +244,16 @@ impl PoolThread {
     }
 }
 
+/// Answers a request whose thread panics, although the application may have kept what answers it.
+struct Unanswered<'a>(&'a Responder);
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        let problem = "the application ended without a response";
+        self.0.fail(AppError::Failed(problem.into()));
+    }
+}
+
 impl Shared {
     /// Hands a job to the threads; a refused one is dropped.
     fn submit(&self, job: Job) -> Result<(), Full> {
@@ -264,8 +274,10 @@ impl Shared {
             outbox,
             Arc::clone(&self.lender),
             &request.head.method,
+            request.interim.take(),
             reply_to,
         );
+        let _unanswered = Unanswered(&responder);
         let input = Input::new(std::mem::take(&mut request.body));
         let ran = context::fresh(py, || self.run(py, &request, input, &responder));
         if let Err(error) | Ok(Err(error)) = ran {
@@ -288,6 +300,13 @@ impl Shared {
     ) -> PyResult<()> {
         let input = Bound::new(py, input)?;
         let environ = self.environ.build(py, request, &input)?;
+        let early_hints = EarlyHints {
+            responder: Arc::clone(responder),
+        };
+        environ.set_item(
+            intern!(py, "wsgi.early_hints"),
+            Bound::new(py, early_hints)?,
+        )?;
         let start_response = StartResponse {
             responder: Arc::clone(responder),
         };

@@ -53,6 +53,7 @@ impl EnvironFactory {
         template.set_item("wsgi.run_once", false)?;
         // The input ends with the request, whatever its framing: Werkzeug then reads bodies without a length.
         template.set_item("wsgi.input_terminated", true)?;
+        template.set_item("wsgi.early_hints", py.None())?;
         template.set_item("wsgi.file_wrapper", py.get_type::<FileWrapper>())?;
         Ok(Self {
             template: template.unbind(),
