@@ -216,12 +216,11 @@ impl Responder {
 
     /// Queues a block, after the head. The sender comes back with [`Responder::pushed`].
     fn push(&self, block: Bytes) -> PyResult<body::Sender> {
-        let mut state = self.lock();
-        let mut sender = match std::mem::replace(&mut state.body, Progress::Sending) {
+        let progress = std::mem::replace(&mut self.lock().body, Progress::Sending);
+        let mut sender = match progress {
             Progress::Streaming(sender) => sender,
-            waiting @ Progress::Waiting(_) => {
-                state.body = waiting;
-                drop(state);
+            Progress::Waiting(pending) => {
+                self.lock().body = Progress::Waiting(pending);
                 let (sender, receiver) = body::channel(RESPONSE_BUFFER);
                 self.send_head(receiver.into())?;
                 self.lock().body = Progress::Sending;
@@ -233,6 +232,7 @@ impl Responder {
                 ));
             }
             Progress::Over => {
+                let mut state = self.lock();
                 state.body = Progress::Over;
                 return Err(over(&state));
             }

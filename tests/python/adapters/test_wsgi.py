@@ -435,7 +435,8 @@ def test_iteration_ends_when_the_client_leaves_before_there_was_anything_to_send
     assert response.closed == 1
 
 
-def test_a_client_that_leaves_is_a_broken_pipe_to_whoever_writes(serve: Serve) -> None:
+@pytest.mark.parametrize("size", [1, 65536])
+def test_a_client_that_leaves_is_a_broken_pipe_to_whoever_writes(serve: Serve, size: int) -> None:
     raised: list[BaseException] = []
     done = threading.Event()
 
@@ -443,7 +444,7 @@ def test_a_client_that_leaves_is_a_broken_pipe_to_whoever_writes(serve: Serve) -
         send = start_response("200 OK", [])
         try:
             while True:
-                send(b"x" * 65536)
+                send(b"x" * size)
         except OSError as error:
             raised.append(error)
             raise
