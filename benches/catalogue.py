@@ -9,7 +9,7 @@ names.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 APPS = Path(__file__).with_name("apps")
+TRANSFER_BYTES = 100 * 2**20
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,23 @@ class Answer:
 
 @dataclass(frozen=True)
 class Goal:
-    """At least `throughput` times the rival's req/s, at most `cpu` times its CPU per request."""
+    """What one of Twinspan's figures is to be: at least `limit` of `rate`, at most of the others.
 
-    throughput: float
-    cpu: float
+    `rate` is requests per second, `cpu` seconds of CPU per request, `growth` bytes of memory.
+    """
+
+    figure: Literal["rate", "cpu", "growth"]
+    limit: float
+    rival: str | None = None
+    """The server whose figure Twinspan's is divided by; without one the figure itself counts."""
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Requests that carry `TRANSFER_BYTES` one way, as their own body or as that of the answer."""
+
+    method: Literal["GET", "POST"]
+    path: str
 
 
 @dataclass(frozen=True)
@@ -47,10 +61,12 @@ class Workload:
     servers: tuple[str, ...]
     references: tuple[str, ...] = ("granian",)
     """The servers that figures are divided by."""
-    goals: dict[str, Goal] = field(default_factory=dict[str, Goal])
-    """What Twinspan wants to reach, by reference."""
+    goals: tuple[Goal, ...] = ()
+    """What Twinspan wants to reach."""
     method: str = "GET"
     body_bytes: int = 0
+    transfer: Transfer | None = None
+    """Is the load in place of the answers, which then only show that the application is there."""
     connections: int = 64
     threads: int | None = None
     """Threads that run WSGI code; `None` leaves every server its own default."""
@@ -186,8 +202,18 @@ _HELLO = Answer("/", b"Hello, world!")
 _LARGE = Answer("/", b"x" * (100 * 1024))
 _ECHO = Answer("/", b"x" * 1024)
 _JSON_BODY = b'{"message":"Hello, world!"}'
+# 32 threads that sleep 10 ms for each request; 3 % are left to the server.
+_SLEEP_RATE = 0.97 * 32 / 0.010
+_TRANSFER_GROWTH = Goal("growth", 16 * 2**20)
 _ASGI = ("twinspan", "granian", "uvicorn", "fastpysgi")
 _WSGI = ("twinspan", "granian", "gunicorn", "fastpysgi")
+_WSGI_THREADS = ("twinspan", "granian", "gunicorn")
+
+
+def _times(rival: str, rate: float, cpu: float) -> tuple[Goal, ...]:
+    """At least `rate` times the rival's requests per second at `cpu` times its CPU, or less."""
+    return Goal("rate", rate, rival), Goal("cpu", cpu, rival)
+
 
 WORKLOADS = {
     workload.name: workload
@@ -199,7 +225,7 @@ WORKLOADS = {
             targets=("plain_asgi:hello",),
             answers=(_HELLO,),
             servers=("twinspan", "twinspan-log", "granian", "uvicorn", "fastpysgi"),
-            goals={"granian": Goal(1.6, 0.60)},
+            goals=_times("granian", 1.6, 0.60),
         ),
         Workload(
             name="asgi-hello-1",
@@ -217,7 +243,7 @@ WORKLOADS = {
             targets=("plain_asgi:echo",),
             answers=(_ECHO,),
             servers=_ASGI,
-            goals={"granian": Goal(2.2, 0.45)},
+            goals=_times("granian", 2.2, 0.45),
             method="POST",
             body_bytes=1024,
         ),
@@ -228,7 +254,7 @@ WORKLOADS = {
             targets=("plain_asgi:large",),
             answers=(_LARGE,),
             servers=_ASGI,
-            goals={"granian": Goal(0.95, 0.90)},
+            goals=_times("granian", 0.95, 0.90),
         ),
         Workload(
             name="fastapi",
@@ -245,7 +271,7 @@ WORKLOADS = {
             targets=("plain_wsgi:hello",),
             answers=(_HELLO,),
             servers=_WSGI,
-            goals={"granian": Goal(1.5, 0.75)},
+            goals=_times("granian", 1.7, 0.65),
             threads=1,
         ),
         Workload(
@@ -254,7 +280,18 @@ WORKLOADS = {
             interface="wsgi",
             targets=("plain_wsgi:hello",),
             answers=(_HELLO,),
-            servers=("twinspan", "granian", "gunicorn"),
+            servers=_WSGI_THREADS,
+            goals=_times("granian", 1.2, 0.60),
+            threads=32,
+        ),
+        Workload(
+            name="wsgi-sleep",
+            title="WSGI that sleeps 10 ms, 32 threads, 64 connections",
+            interface="wsgi",
+            targets=("plain_wsgi:sleep",),
+            answers=(_HELLO,),
+            servers=_WSGI_THREADS,
+            goals=(Goal("rate", _SLEEP_RATE),),
             threads=32,
         ),
         Workload(
@@ -275,8 +312,44 @@ WORKLOADS = {
             targets=("plain_wsgi:large",),
             answers=(_LARGE,),
             servers=_WSGI,
-            goals={"granian": Goal(0.95, 0.90)},
+            goals=_times("granian", 0.95, 0.90),
             threads=1,
+        ),
+        Workload(
+            name="wsgi-upload",
+            title="WSGI upload of 100 MiB read in blocks of 64 KiB, 4 threads, 4 connections",
+            interface="wsgi",
+            targets=("bulk_wsgi:app",),
+            answers=(_HELLO,),
+            servers=_WSGI_THREADS,
+            goals=(_TRANSFER_GROWTH,),
+            transfer=Transfer("POST", "/upload"),
+            connections=4,
+            threads=4,
+        ),
+        Workload(
+            name="wsgi-download",
+            title="WSGI download of 100 MiB in blocks of 64 KiB, 4 threads, 4 connections",
+            interface="wsgi",
+            targets=("bulk_wsgi:app",),
+            answers=(_HELLO,),
+            servers=_WSGI_THREADS,
+            goals=(_TRANSFER_GROWTH,),
+            transfer=Transfer("GET", "/blocks"),
+            connections=4,
+            threads=4,
+        ),
+        Workload(
+            name="wsgi-file",
+            title="WSGI download of a 100 MiB file by wsgi.file_wrapper, 4 threads, 4 connections",
+            interface="wsgi",
+            targets=("bulk_wsgi:app",),
+            answers=(_HELLO,),
+            servers=_WSGI_THREADS,
+            goals=(_TRANSFER_GROWTH,),
+            transfer=Transfer("GET", "/file"),
+            connections=4,
+            threads=4,
         ),
         Workload(
             name="flask",
@@ -285,7 +358,18 @@ WORKLOADS = {
             targets=("flask_app:app",),
             answers=(Answer("/hello", b"Hello, world!"),),
             servers=_WSGI,
+            goals=(Goal("rate", 1.25, "granian"),),
             threads=1,
+        ),
+        Workload(
+            name="flask-32",
+            title="Flask hello, 32 threads, 64 connections",
+            interface="wsgi",
+            targets=("flask_app:app",),
+            answers=(Answer("/hello", b"Hello, world!"),),
+            servers=_WSGI_THREADS,
+            goals=(Goal("rate", 1.25, "granian"),),
+            threads=32,
         ),
         Workload(
             name="mixed",
@@ -298,7 +382,7 @@ WORKLOADS = {
             ),
             servers=("twinspan", "a2wsgi", "pyvoy"),
             references=("a2wsgi", "pyvoy"),
-            goals={"a2wsgi": Goal(3.0, 0.32), "pyvoy": Goal(1.2, 0.65)},
+            goals=(*_times("a2wsgi", 3.0, 0.32), *_times("pyvoy", 1.2, 0.65)),
         ),
     )
 }

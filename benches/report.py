@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
-from catalogue import SERVERS, Workload
+from catalogue import SERVERS, TRANSFER_BYTES, Goal, Workload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -34,6 +34,9 @@ class Sample:
     cpu: float = 0.0
     """Seconds of CPU of the server's process tree per request."""
     memory: int = 0
+    """Peak bytes of the server's process tree."""
+    growth: int = 0
+    """The peak less what the tree held when it had answered one request and was idle."""
     load_busy: float = 0.0
     """CPU of the load tool, in cores; it has one thread."""
     others_busy: float = 0.0
@@ -89,12 +92,48 @@ class Results:
         ]
 
 
-def throughput(sample: Sample) -> float:
-    return sample.requests_per_second
+@dataclass(frozen=True)
+class Figure:
+    """A figure of a sample, and how tables show it."""
+
+    name: str
+    unit: str
+    of: Callable[[Sample], float]
+    scale: float = 1.0
+    """What one of the sample's unit is in `unit`."""
+    digits: int = 0
+    over_rounds: Callable[[Iterable[float]], float] = median
+
+    @property
+    def heading(self) -> str:
+        return f"{self.name} {self.unit}".rstrip()
+
+    def value(self, samples: Iterable[Sample]) -> float:
+        """In `unit`."""
+        return self.over_rounds(self.of(sample) for sample in samples) * self.scale
+
+    def text(self, value: float) -> str:
+        return f"{value:,.{self.digits}f}"
 
 
-def cpu(sample: Sample) -> float:
-    return sample.cpu
+def figures(workload: Workload) -> dict[str, Figure]:
+    """The figures of a workload's tables, in the order of the columns."""
+    if workload.transfer is None:
+        rate = Figure("req/s", "", lambda sample: sample.requests_per_second)
+        cpu = Figure("CPU", "µs", lambda sample: sample.cpu, 1e6, 1)
+    else:
+        mebibytes = TRANSFER_BYTES / 2**20
+        rate = Figure("MiB/s", "", lambda sample: sample.requests_per_second, mebibytes)
+        cpu = Figure("CPU", "s/GiB", lambda sample: sample.cpu, 1024 / mebibytes, 2)
+    return {
+        "rate": rate,
+        "p50": Figure("p50", "ms", lambda sample: sample.p50, 1e3, 2),
+        "p99": Figure("p99", "ms", lambda sample: sample.p99, 1e3, 2),
+        "cpu": cpu,
+        "memory": Figure("MiB", "", lambda sample: sample.memory, 2**-20),
+        # The worst round, not the middle one: memory that grows in one of five is not bounded.
+        "growth": Figure("growth", "MiB", lambda sample: sample.growth, 2**-20, 1, max),
+    }
 
 
 def render(
@@ -119,9 +158,9 @@ def render(
             parts += [heading.format(f"{workload.title} ({title})"), rows]
     goals = _goal_rows(results, modes, workloads)
     if goals:
-        header = ["workload", "mode", "rival", "req/s", "goal", "CPU", "goal", "reached"]
-        rows = _table(header, goals, left={0, 1, 2}, markdown=markdown)
-        parts += [heading.format("Goals: Twinspan's figure divided by the rival's"), rows]
+        header = ["workload", "mode", "figure", "Twinspan", "goal", "reached"]
+        rows = _table(header, goals, left={0, 1, 2, 5}, markdown=markdown)
+        parts += [heading.format("Goals"), rows]
     invalid = [
         f"- {sample.workload}, {sample.server}, {sample.mode}, round {sample.round + 1}: "
         f"{sample.problem}"
@@ -137,9 +176,11 @@ def _workload_table(results: Results, mode: str, workload: Workload, *, markdown
         return bool(results.of(mode, workload.name, server))
 
     references = list(filter(measured, workload.references))
-    header = ["server", "req/s", "spread", "p50 ms", "p99 ms", "CPU µs", "MiB"]
+    columns = figures(workload)
+    header = ["server", *(figure.heading for figure in columns.values())]
+    header.insert(2, "spread")
     for reference in references:
-        header += [f"req/s / {reference}", f"CPU / {reference}"]
+        header += [f"{columns[name].name} / {reference}" for name in ("rate", "cpu")]
     header.append("remarks")
     rows: list[list[str]] = []
     for server in filter(measured, workload.servers):
@@ -147,31 +188,25 @@ def _workload_table(results: Results, mode: str, workload: Workload, *, markdown
         if not samples:
             rows.append([SERVERS[server].title, *["-"] * (len(header) - 2), "INVALID, see below"])
             continue
-        row = [SERVERS[server].title, *_figures(samples)]
+        row = [figure.text(figure.value(samples)) for figure in columns.values()]
+        row.insert(1, _spread([sample.requests_per_second for sample in samples]))
         for reference in references:
-            servers = (mode, workload.name, server, reference)
-            row.append(_ratio(results.ratio(throughput, *servers)))
-            row.append(_ratio(results.ratio(cpu, *servers)))
-        rows.append([*row, _remarks(samples)])
+            for name in ("rate", "cpu"):
+                servers = (mode, workload.name, server, reference)
+                ratio = results.ratio(columns[name].of, *servers)
+                row.append("-" if ratio is None else f"{ratio:.2f}")
+        rows.append([SERVERS[server].title, *row, _remarks(samples)])
     return _table(header, rows, left={0, len(header) - 1}, markdown=markdown)
 
 
-def _figures(samples: list[Sample]) -> list[str]:
-    rates = [sample.requests_per_second for sample in samples]
-    return [
-        f"{median(rates):,.0f}",
-        f"±{(max(rates) - min(rates)) / 2 / median(rates):.0%}",
-        f"{median(sample.p50 for sample in samples) * 1e3:.2f}",
-        f"{median(sample.p99 for sample in samples) * 1e3:.2f}",
-        f"{median(sample.cpu for sample in samples) * 1e6:.1f}",
-        f"{median(sample.memory for sample in samples) / 2**20:.0f}",
-    ]
+def _spread(rates: list[float]) -> str:
+    return f"±{(max(rates) - min(rates)) / 2 / median(rates):.0%}"
 
 
 def _remarks(samples: list[Sample]) -> str:
     remarks: list[str] = []
     if median(sample.load_busy for sample in samples) >= LOAD_BUSY:
-        remarks.append("load tool at its limit: at least this many req/s")
+        remarks.append("load tool at its limit: at least this fast")
     others = median(sample.others_busy for sample in samples)
     if others >= OTHERS_BUSY:
         remarks.append(f"others used {others:.0%} of a core")
@@ -183,23 +218,32 @@ def _goal_rows(
 ) -> list[list[str]]:
     rows: list[list[str]] = []
     for workload in workloads:
-        for reference, goal in workload.goals.items():
+        for goal in workload.goals:
             for mode in modes:
-                servers = (mode, workload.name, "twinspan", reference)
-                rate = results.ratio(throughput, *servers)
-                spent = results.ratio(cpu, *servers)
-                if rate is None or spent is None:
-                    continue
-                reached = rate >= goal.throughput and spent <= goal.cpu
-                row = [workload.title, mode, SERVERS[reference].title]
-                row += [_ratio(rate), f"≥ {goal.throughput:.2f}"]
-                row += [_ratio(spent), f"≤ {goal.cpu:.2f}"]
-                rows.append([*row, "yes" if reached else "no"])
+                row = _goal_row(results, mode, workload, goal)
+                if row is not None:
+                    rows.append(row)
     return rows
 
 
-def _ratio(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+def _goal_row(results: Results, mode: str, workload: Workload, goal: Goal) -> list[str] | None:
+    """`None` without valid samples of Twinspan, and of the rival where there is one."""
+    figure = figures(workload)[goal.figure]
+    if goal.rival is None:
+        samples = results.valid(mode, workload.name, "twinspan")
+        value = figure.value(samples) if samples else None
+        name, limit, text = figure.heading, goal.limit * figure.scale, figure.text
+    else:
+        value = results.ratio(figure.of, mode, workload.name, "twinspan", goal.rival)
+        name, limit, text = f"{figure.name} / {goal.rival}", goal.limit, "{:.2f}".format
+    if value is None:
+        return None
+    if goal.figure == "rate":
+        bound, reached = "≥", value >= limit
+    else:
+        bound, reached = "≤", value <= limit
+    verdict = "yes" if reached else "no"
+    return [workload.title, mode, name, text(value), f"{bound} {text(limit)}", verdict]
 
 
 def _table(header: list[str], rows: list[list[str]], *, left: set[int], markdown: bool) -> str:

@@ -3,8 +3,9 @@
 Every round measures every workload on every server, and the order of the servers rotates from round
 to round, so that a machine that gets slower or busier does so for all of them. A server is started
 anew for each measurement, answers each request of the workload once to be checked, gets a second of
-load to warm up, and is then measured. Pinned means that the server has one core and the load
-another; unpinned leaves both to the kernel.
+load to warm up, and is then measured. Large bodies are counted instead of timed: one transfer per
+connection to warm up, and then as many as other loads last seconds. Pinned means that the server
+has one core and the load another; unpinned leaves both to the kernel.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 import load
 import probe
 import report
+import transfer
 from catalogue import APPS, FRAMEWORKS, SERVERS, WORKLOADS, Server, Workload
 from process import ServerError, affinity, free_port, machine_cpu, serve
 from report import Results, Sample
@@ -101,15 +103,17 @@ def _measured(blank: Sample, workload: Workload, server: Server, seconds: int, l
     with serve(server.command(workload, port), port, server_cpus, APPS, log) as process:
         process.wait_until_listening()
         sizes = probe.response_sizes(workload, port)
+        idle = process.memory()
         with affinity(load_cpus):
-            load.run(workload, port, WARM_UP)
+            _load(workload, port, WARM_UP)
             process.ensure_alive()
             cpu, everything = process.cpu(), machine_cpu()
-            result = load.run(workload, port, seconds)
+            result = _load(workload, port, seconds)
             cpu, everything = process.cpu() - cpu, machine_cpu() - everything
         process.ensure_alive()
         memory = process.memory()
-    _ensure_right(workload, result, sizes)
+    if workload.transfer is None:
+        _ensure_right(workload, result, sizes)
     return dataclasses.replace(
         blank,
         requests_per_second=result.requests / result.duration,
@@ -117,9 +121,17 @@ def _measured(blank: Sample, workload: Workload, server: Server, seconds: int, l
         p99=result.p99,
         cpu=cpu / result.requests,
         memory=memory,
+        growth=memory - idle,
         load_busy=result.cpu / result.duration,
         others_busy=max(0.0, everything - cpu - result.cpu) / result.duration,
     )
+
+
+def _load(workload: Workload, port: int, seconds: int) -> load.Load:
+    """The workload's load: requests for `seconds`, or as many transfers on each connection."""
+    if workload.transfer is None:
+        return load.run(workload, port, seconds)
+    return transfer.run(workload.transfer, port, workload.connections, seconds)
 
 
 def _ensure_right(workload: Workload, result: load.Load, sizes: list[int]) -> None:
@@ -189,11 +201,9 @@ def _announce(sample: Sample) -> None:
     if sample.problem is not None:
         print(f"{what}  INVALID: {sample.problem}", flush=True)
         return
-    print(
-        f"{what}  {sample.requests_per_second:9,.0f} req/s  p99 {sample.p99 * 1e3:7.2f} ms  "
-        f"CPU {sample.cpu * 1e6:6.1f} µs  {sample.memory / 2**20:4.0f} MiB",
-        flush=True,
-    )
+    figures = report.figures(WORKLOADS[sample.workload]).values()
+    row = (f"{figure.heading} {figure.text(figure.value([sample])):>7}" for figure in figures)
+    print(what, *row, sep="  ", flush=True)
 
 
 def _facts(servers: list[Server], options: Options) -> list[str]:
@@ -211,12 +221,14 @@ def _facts(servers: list[Server], options: Options) -> list[str]:
         f"Python {platform.python_version()}",
     ]
     method = (
-        f"medians of {options.rounds} rounds of {options.duration} s each, servers interleaved, "
-        "one worker each, access logs off where nothing else is said"
+        f"medians of {options.rounds} rounds of {options.duration} s each (100 MiB transfers: "
+        f"{options.duration} per connection), servers interleaved, one worker each, "
+        "access logs off where nothing else is said"
     )
     columns = (
         "spread: half of the distance between the slowest and the fastest round; "
-        "CPU µs: per request, of the whole process tree; MiB: peak memory of the tree; "
+        "CPU: per request or GiB, of the whole process tree; MiB: peak memory of the tree; "
+        "growth: that peak less what the tree held before the load, in the worst round; "
         "req/s / X, CPU / X: the figure divided by that of X"
     )
     return ["; ".join(machine), ", ".join(versions), method, columns]
@@ -288,7 +300,8 @@ def _options() -> Options:
     add("--only", metavar="WORKLOAD,...", help="only these workloads (default: all)")
     add("--servers", metavar="SERVER,...", help="only these servers (default: all)")
     add("--rounds", type=_positive, default=5, metavar="N", help="take medians of N (default: 5)")
-    add("--duration", type=_positive, default=3, metavar="SECONDS", help="of load (default: 3)")
+    of_load = "of load, and transfers of 100 MiB per connection (default: 3)"
+    add("--duration", type=_positive, default=3, metavar="SECONDS", help=of_load)
     modes = parser.add_mutually_exclusive_group()
     for flag, chosen, text in (
         ("--pinned", ["pinned"], "server on one core, load on another"),

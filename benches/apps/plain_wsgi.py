@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,6 +22,12 @@ def large(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes
 
 def echo(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
     return respond(start_response, environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
+
+
+def sleep(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
+    """Waits as for a database: how many threads work at a time is all that counts."""
+    time.sleep(0.010)
+    return respond(start_response, HELLO)
 
 
 def respond(start_response: StartResponse, body: bytes) -> list[bytes]:

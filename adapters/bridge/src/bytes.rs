@@ -59,6 +59,8 @@ impl Lender {
         if slice.len() <= COPY_LIMIT {
             return Bytes::copy_from_slice(slice);
         }
+        // A long response that holds its thread is the only one there to take its own blocks back.
+        self.release(bytes.py());
         Bytes::from_owner(Lent {
             start: slice.as_ptr(),
             length: slice.len(),

@@ -10,7 +10,7 @@ use pyo3::exceptions::PyOSError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tracing::{debug, error, warn};
 use twinspan::app::{
     AppError, Application, BoxFuture, Description, Interface, PoolLoad, Request, Response,
@@ -27,11 +27,13 @@ use twinspan_bridge::routes;
 use crate::environ::EnvironFactory;
 use crate::errors::ErrorStream;
 use crate::input::Input;
-use crate::pool::{Full, Pool};
+use crate::pool::{Check, Full, Idle, Pool, Submitted};
 use crate::response::{EarlyHints, Responder, StartResponse};
 
 /// How long threads that have nothing more to do may take to leave.
 const LEAVE_LIMIT: Duration = Duration::from_secs(1);
+/// How long a job may wait at the most, about twice, behind one that was not expected to take long.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// One WSGI application with its pool of threads.
 pub struct WsgiApplication {
@@ -50,6 +52,8 @@ struct Shared {
     pool: Pool<Job>,
     outbox: Arc<Outbox>,
     doorbell: Arc<Doorbell>,
+    /// Wakes the [`Shared::watch`].
+    watch: Notify,
     lender: Arc<Lender>,
 }
 
@@ -82,6 +86,11 @@ impl WsgiApplication {
         let name: Arc<str> = config.name.as_str().into();
         let errors = Bound::new(py, ErrorStream::new(Arc::clone(&name)))?;
         let environ = EnvironFactory::new(&errors, threads > 1, multiprocess)?;
+        let turn: f64 = py
+            .import("sys")?
+            .call_method0("getswitchinterval")?
+            .extract()?;
+        let turn = Duration::try_from_secs_f64(turn).unwrap_or_default();
         let shared = Arc::new_cyclic(|this: &std::sync::Weak<Shared>| {
             let this = std::sync::Weak::clone(this);
             let release = move || {
@@ -96,9 +105,10 @@ impl WsgiApplication {
                 app: app.clone().unbind(),
                 environ,
                 errors: errors.unbind(),
-                pool: Pool::new(threads, config.queue),
+                pool: Pool::new(threads, config.queue, turn),
                 outbox: Arc::default(),
                 doorbell: Arc::default(),
+                watch: Notify::new(),
                 lender: Lender::new(release),
             }
         });
@@ -142,6 +152,7 @@ impl Application for WsgiApplication {
             tokio::spawn(Arc::clone(&self.shared.outbox).deliver());
             let shared = Arc::clone(&self.shared);
             tokio::spawn(Arc::clone(&self.shared.doorbell).serve(move || shared.pool.wake()));
+            tokio::spawn(Arc::clone(&self.shared).watch());
         }
         Box::pin(std::future::ready(Ok(())))
     }
@@ -223,22 +234,31 @@ struct PoolThread {
 impl PoolThread {
     fn __call__(&self, py: Python<'_>) {
         let shared = &self.shared;
-        while let Some(job) = py.detach(|| shared.pool.next()) {
-            if shared.pool.running()
-                && let Err(error) = start_thread(py, shared)
-            {
-                error!(app = %shared.name, error = %summary(py, &error), "a thread cannot be made");
-            }
-            let run = AssertUnwindSafe(|| match job {
-                Job::Request(request, reply_to) => shared.serve(py, request, reply_to),
-                Job::Run(run) => run(py, shared),
-            });
-            if catch_unwind(run).is_err() {
-                // The request has its 500; the thread is needed for the next.
-                error!(app = %shared.name, "a thread panicked");
-            }
-            shared.pool.finished();
-            shared.lender.release(py);
+        let mut idle = Idle::NoJob;
+        while py.detach(|| shared.pool.wait(idle)) {
+            let mut arrived = true;
+            idle = loop {
+                let job = match shared.pool.take(arrived) {
+                    Ok(job) => job,
+                    Err(idle) => break idle,
+                };
+                arrived = false;
+                if shared.pool.should_grow()
+                    && let Err(error) = start_thread(py, shared)
+                {
+                    error!(app = %shared.name, error = %summary(py, &error), "a thread cannot be made");
+                }
+                let run = AssertUnwindSafe(|| match job {
+                    Job::Request(request, reply_to) => shared.serve(py, request, reply_to),
+                    Job::Run(run) => run(py, shared),
+                });
+                if catch_unwind(run).is_err() {
+                    // The request has its 500; the thread is needed for the next.
+                    error!(app = %shared.name, "a thread panicked");
+                }
+                shared.pool.finished();
+                shared.lender.release(py);
+            };
         }
         shared.pool.leave();
     }
@@ -257,10 +277,25 @@ impl Drop for Unanswered<'_> {
 impl Shared {
     /// Hands a job to the threads; a refused one is dropped.
     fn submit(&self, job: Job) -> Result<(), Full> {
-        if self.pool.submit(job).map_err(|(_, full)| full)? {
-            self.doorbell.press();
+        match self.pool.submit(job).map_err(|(_, full)| full)? {
+            Submitted::Quietly => {}
+            Submitted::Wake => self.doorbell.press(),
+            Submitted::Watch => self.watch.notify_one(),
         }
         Ok(())
+    }
+
+    /// Looks after jobs that nobody was woken for, because the threads that run are expected to take them.
+    async fn watch(self: Arc<Self>) {
+        loop {
+            self.watch.notified().await;
+            loop {
+                tokio::time::sleep(LOOK_EVERY).await;
+                if self.pool.check() == Check::Over {
+                    break;
+                }
+            }
+        }
     }
 
     /// Runs the application for one request.

@@ -492,6 +492,30 @@ def test_a_client_that_does_not_read_holds_the_iteration_back(serve: Serve) -> N
         assert total == 4000 * 65536
 
 
+class Block(bytes):
+    """A block that counts how many of its kind there are."""
+
+    alive = 0
+    most = 0
+
+    def __init__(self, *_args: object) -> None:
+        Block.alive += 1
+        Block.most = max(Block.most, Block.alive)
+
+    def __del__(self) -> None:
+        Block.alive -= 1
+
+
+def test_blocks_that_were_sent_are_freed_while_every_thread_is_busy(serve: Serve) -> None:
+    def handler(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        start_response("200 OK", [])
+        return (Block(65536) for _ in range(400))
+
+    with Client(serve(wsgi(handler), threads=1).port) as client:
+        assert len(client.ask().body) == 400 * 65536
+    assert Block.most < 40
+
+
 # --- wsgi.input ---
 
 

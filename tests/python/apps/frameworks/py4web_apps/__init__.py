@@ -1,0 +1,1 @@
+"""A folder of py4web applications."""

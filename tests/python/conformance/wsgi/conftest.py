@@ -1,0 +1,58 @@
+"""Every test of a clause runs on each protocol, the application at the root and below a prefix.
+
+A clause that means nothing in some protocol is marked with one of the marks of `sites`, whose name
+is the reason.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+from conformance.wsgi.apps import Bare, Faulty, wrapped
+from conformance.wsgi.clients import PROTOCOLS
+from conformance.wsgi.sites import Site
+from twinspan.testing import Server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from conformance.wsgi.apps import Application
+    from conformance.wsgi.sites import MakeSite
+
+
+@pytest.fixture(params=PROTOCOLS)
+def protocol(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(params=["", "/mounted"], ids=["root", "mounted"])
+def mount(request: pytest.FixtureRequest) -> str:
+    prefix: str = request.param
+    return prefix
+
+
+@pytest.fixture
+def site(protocol: str, mount: str, capfd: pytest.CaptureFixture[str]) -> Iterator[MakeSite]:
+    """Serves an application for this test; what the validator finds in it fails the test."""
+    with ExitStack() as started:
+        validated: list[Site] = []
+
+        def make(app: Application | Faulty | Bare, **options: object) -> Site:
+            served = wrapped(app)
+            server = Server(
+                *(() if mount else (served,)), mounts={mount: served} if mount else None, **options
+            )
+            made = Site(server, protocol, mount, capfd)
+            server.start()
+            started.callback(made.close)
+            if not isinstance(app, (Bare, Faulty)):
+                validated.append(made)
+            return made
+
+        yield make
+    for made in validated:
+        # Raised by the validator; an application under test has no other use for it.
+        assert "AssertionError" not in made.log()

@@ -1,0 +1,85 @@
+"""An application where it is served, and who talks to it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import pytest
+from conformance.wsgi.clients import HTTP_1_0, HTTP_1_1, HTTP_2, Broken, connect
+
+if TYPE_CHECKING:
+    from conformance.wsgi.apps import Application, Bare, Faulty
+    from conformance.wsgi.clients import Answer, Connection, Exchange, Fields
+    from twinspan.testing import Server
+
+where_a_status_has_a_reason = pytest.mark.parametrize("protocol", [HTTP_1_0, HTTP_1_1])
+where_there_are_chunks = pytest.mark.parametrize("protocol", [HTTP_1_1])
+where_the_end_of_the_connection_ends_a_body = pytest.mark.parametrize("protocol", [HTTP_1_0])
+where_a_connection_has_many_streams = pytest.mark.parametrize("protocol", [HTTP_2])
+
+
+class MakeSite(Protocol):
+    """Serves an application with options of the server."""
+
+    def __call__(self, app: Application | Faulty | Bare, **options: object) -> Site: ...
+
+
+class Site:
+    """One application, served at `mount`, and clients that speak `protocol`."""
+
+    def __init__(
+        self, server: Server, protocol: str, mount: str, captured: pytest.CaptureFixture[str]
+    ) -> None:
+        self.server = server
+        self.protocol = protocol
+        self.mount = mount
+        self._captured = captured
+        self._log = ""
+        self._connections: list[Connection] = []
+
+    def connect(self, buffer: int | None = None) -> Connection:
+        """A connection that ends with the test."""
+        connection = connect(self.protocol, self.server.port, buffer=buffer)
+        self._connections.append(connection)
+        return connection
+
+    def start(
+        self,
+        method: str = "GET",
+        path: str = "/",
+        headers: Fields = (),
+        *,
+        length: int | None = None,
+    ) -> Exchange:
+        """Starts a request for a path below the mount, on a connection of its own."""
+        return self.connect().start(method, self.mount + path, headers, length=length)
+
+    def ask(
+        self,
+        method: str = "GET",
+        path: str = "/",
+        headers: Fields = (),
+        body: bytes | None = None,
+    ) -> Answer:
+        """One request for a path below the mount, on a connection of its own."""
+        return self.connect().ask(method, self.mount + path, headers, body)
+
+    def breaks(self, method: str = "GET", path: str = "/") -> bool:
+        """Whether the answer to a request breaks off; a reset may swallow its head too."""
+        try:
+            self.ask(method, path)
+        except Broken:
+            return True
+        return False
+
+    def log(self) -> str:
+        """What the server has printed so far; all of it, once it is closed."""
+        out, err = self._captured.readouterr()
+        self._log += out + err
+        return self._log
+
+    def close(self) -> None:
+        """Ends the clients, then the server, which waits for the application."""
+        for connection in self._connections:
+            connection.close()
+        self.server.close()
