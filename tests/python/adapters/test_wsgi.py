@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import os
 import signal
 import sys
 import threading
@@ -15,6 +16,7 @@ from adapters.raw import Client, wait_until_refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
 
     from support import Serve, StartCommand
 
@@ -804,6 +806,112 @@ def test_cookies_that_http2_splits_are_one_cookie_header_again(serve: Serve) -> 
     with httpx.Client(http1=False, http2=True, trust_env=False) as client:
         headers = [("cookie", "a=1"), ("cookie", "b=2"), ("x-app", "1"), ("x-app", "2")]
         assert client.get(server.url, headers=headers).text == "a=1; b=2|HTTP/2|1,2"
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "sent"),
+    [
+        ("/", "/", "/"),
+        ("/plain", "/plain", "/plain"),
+        ("/a?b=%20&c", "/a", "/a?b=%20&c"),
+        ("/a?", "/a", "/a?"),
+        ("/%E2%82%AC%FF", "/\u00e2\u0082\u00ac\xff", "/%E2%82%AC%FF"),
+        ("/a%00b", "/a\0b", "/a%00b"),
+        ("//a", "//a", "//a"),
+        ("/a;b=c/d;e", "/a;b=c/d;e", "/a;b=c/d;e"),
+        ("http://localhost/a?b", "/a", "/a?b"),
+        ("*", "*", "*"),
+    ],
+)
+def test_the_target_is_there_as_it_was_sent_beside_the_decoded_path(
+    serve: Serve, target: str, path: str, sent: str
+) -> None:
+    seen: list[Environ] = []
+
+    def handler(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        seen.append(environ)
+        start_response("200 OK", [])
+        return []
+
+    with Client(serve(wsgi(handler)).port) as client:
+        assert client.ask("OPTIONS", target).status == 200
+    assert (seen[0]["SCRIPT_NAME"], seen[0]["PATH_INFO"]) == ("", path)
+    assert (seen[0]["REQUEST_URI"], seen[0]["RAW_URI"]) == (sent, sent)
+
+
+def test_below_a_mount_the_target_is_whole(serve: Serve) -> None:
+    seen: list[tuple[str, str, str]] = []
+
+    def handler(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        seen.append((environ["SCRIPT_NAME"], environ["PATH_INFO"], environ["REQUEST_URI"]))
+        start_response("200 OK", [])
+        return []
+
+    with Client(serve(mounts={"/api": handler, "/": handler}).port) as client:
+        for target in ("/api", "/api/", "/api/a?b", "/apiary"):
+            client.ask(target=target)
+    assert seen == [
+        ("/api", "", "/api"),
+        ("/api", "/", "/api/"),
+        ("/api", "/a", "/api/a?b"),
+        ("", "/apiary", "/apiary"),
+    ]
+
+
+def test_a_client_cannot_set_the_proxy_of_whatever_takes_the_environ_for_that_of_a_process(
+    serve: Serve,
+) -> None:
+    seen: list[Environ] = []
+
+    def handler(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        seen.append(environ)
+        start_response("200 OK", [])
+        return []
+
+    with Client(serve(wsgi(handler)).port) as client:
+        client.ask(proxy="http://attacker", proxy_authorization="1")
+    assert "HTTP_PROXY" not in seen[0]
+    assert seen[0]["HTTP_PROXY_AUTHORIZATION"] == "1"
+
+
+def test_on_a_unix_socket_the_client_has_an_empty_address(
+    command: StartCommand, tmp_path: Path
+) -> None:
+    path = tmp_path / "socket"
+    process = command(
+        "app:app",
+        f"--bind=unix:{path}",
+        ready=False,
+        files={
+            "app.py": """
+                def app(environ, start_response):
+                    start_response("200 OK", [])
+                    keys = ("REMOTE_ADDR", "REMOTE_PORT", "SERVER_NAME", "SERVER_PORT")
+                    return [repr([environ.get(key) for key in keys]).encode()]
+                """
+        },
+    )
+    process.wait_for_line("listening on")
+    transport = httpx.HTTPTransport(uds=str(path))
+    with httpx.Client(transport=transport, trust_env=False) as client:
+        answer = client.get("http://name.example:81/")
+        assert answer.text == "['', None, 'name.example', '81']"
+
+
+def test_the_environment_of_the_process_is_not_copied(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TWINSPAN_TEST_SECRET", "secret")
+    seen: list[Environ] = []
+
+    def handler(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        seen.append(environ)
+        start_response("200 OK", [])
+        return []
+
+    with Client(serve(wsgi(handler)).port) as client:
+        client.ask()
+    assert not set(seen[0]) & set(os.environ)
 
 
 def test_a_header_with_an_underscore_cannot_pose_as_one_with_a_hyphen(serve: Serve) -> None:
