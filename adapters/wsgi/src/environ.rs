@@ -23,8 +23,16 @@ pub(crate) struct EnvironFactory {
     /// Keys by header name; `None` for those that applications do not see.
     keys: Mutex<HashMap<HeaderName, Option<Py<PyString>>>>,
     addresses: Addresses,
-    /// The address that was asked last, of this machine, as `SERVER_NAME` and `SERVER_PORT`.
-    server: Mutex<Option<(SocketAddr, Py<PyString>, Py<PyString>)>>,
+    server: Mutex<Option<OwnAddress>>,
+}
+
+/// The address of this machine that was asked last.
+struct OwnAddress {
+    address: SocketAddr,
+    /// `SERVER_NAME`.
+    name: Py<PyString>,
+    /// `SERVER_PORT`.
+    port: Py<PyString>,
 }
 
 /// Header names whose key is kept.
@@ -196,17 +204,15 @@ impl EnvironFactory {
 
     fn own_address(&self, py: Python<'_>, address: SocketAddr) -> (Py<PyString>, Py<PyString>) {
         let mut last = self.server.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*last {
-            Some((known, name, port)) if *known == address => {
-                (name.clone_ref(py), port.clone_ref(py))
-            }
-            _ => {
-                let name = self.addresses.text(py, address.ip());
-                let port = port(py, address.port()).unbind();
-                *last = Some((address, name.clone_ref(py), port.clone_ref(py)));
-                (name, port)
-            }
+        if last.as_ref().is_none_or(|last| last.address != address) {
+            *last = None;
         }
+        let OwnAddress { name, port, .. } = last.get_or_insert_with(|| OwnAddress {
+            address,
+            name: self.addresses.text(py, address.ip()),
+            port: port(py, address.port()).unbind(),
+        });
+        (name.clone_ref(py), port.clone_ref(py))
     }
 
     fn key(&self, py: Python<'_>, name: &HeaderName) -> Option<Py<PyString>> {

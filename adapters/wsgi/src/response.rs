@@ -434,9 +434,9 @@ fn parse_headers(headers: &Bound<'_, PyAny>) -> PyResult<HeaderMap> {
             .extract::<(Bound<'_, PyString>, Bound<'_, PyString>)>()
             .map_err(|_| PyTypeError::new_err("the headers must be a list of pairs of str"))?;
         let name = name.to_cow()?;
-        if head::HOP_BY_HOP
-            .iter()
-            .any(|hop| name.eq_ignore_ascii_case(hop.as_str()))
+        let is = |hop: &str| name.eq_ignore_ascii_case(hop);
+        if head::HOP_BY_HOP.iter().any(|hop| is(hop.as_str()))
+            || OLDER_HOP_BY_HOP.into_iter().any(is)
         {
             // PEP 3333, "Other HTTP Features": a server must treat it as an error.
             let error = head::HeadError::HopByHop(name.into_owned());
@@ -453,6 +453,14 @@ fn parse_headers(headers: &Bound<'_, PyAny>) -> PyResult<HeaderMap> {
     }
     Ok(parsed)
 }
+
+/// What RFC 2616 §13.5.1 counted among them, which is the list that PEP 3333 refers to.
+const OLDER_HOP_BY_HOP: [&str; 4] = [
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailers",
+];
 
 /// Statuses whose responses end with their head.
 fn has_no_body(status: StatusCode) -> bool {

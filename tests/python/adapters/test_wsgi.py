@@ -168,6 +168,10 @@ def test_a_second_start_response_without_exc_info_raises_also_when_the_first_one
         ("200 OK", [("Connection", "close")]),
         ("200 OK", [("Transfer-Encoding", "chunked")]),
         ("200 OK", [("Keep-Alive", "1")]),
+        ("200 OK", [("Proxy-Authenticate", "Basic")]),
+        ("200 OK", [("proxy-authorization", "Basic")]),
+        ("200 OK", [("TE", "trailers")]),
+        ("200 OK", [("Trailers", "X-App")]),
         ("200 OK", [(f"a{i}", "b") for i in range(40_000)]),
     ],
 )
