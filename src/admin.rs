@@ -177,6 +177,8 @@ struct AppSummary {
     in_flight: u64,
     websockets: u64,
     waiting_for_thread: u64,
+    /// Threads that are stuck in requests whose deadline has passed.
+    abandoned_threads: u64,
 }
 
 impl<'a> Summary<'a> {
@@ -200,6 +202,7 @@ impl<'a> Summary<'a> {
                 (Family::RequestsInFlight, [app]) => summary.app(app).in_flight += number,
                 (Family::WebSockets, [app]) => summary.app(app).websockets += number,
                 (Family::PoolWaiting, [app]) => summary.app(app).waiting_for_thread += number,
+                (Family::PoolAbandoned, [app]) => summary.app(app).abandoned_threads += number,
                 _ => {}
             }
         }
@@ -223,6 +226,13 @@ impl Provider for supervisor::Control {
         }
         if status.stopping {
             return Readiness::NotReady("draining".into());
+        }
+        if status.stuck > 0 {
+            let reason = format!(
+                "threads are stuck in {} of {} workers, which are being replaced",
+                status.stuck, status.workers
+            );
+            return Readiness::NotReady(reason.into());
         }
         let reason = format!("{} of {} workers serve", status.serving, status.workers);
         Readiness::NotReady(reason.into())
@@ -263,9 +273,11 @@ impl Provider for InProcess {
 
     fn readiness(&self) -> Readiness {
         if self.stop.is_cancelled() {
-            Readiness::NotReady("draining".into())
-        } else {
-            Readiness::Ready
+            return Readiness::NotReady("draining".into());
+        }
+        match self.started.stuck_now() {
+            Some(app) => Readiness::NotReady(format!("threads are stuck in `{app}`").into()),
+            None => Readiness::Ready,
         }
     }
 }

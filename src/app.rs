@@ -62,6 +62,12 @@ pub trait Application: Send + Sync + fmt::Debug + 'static {
         None
     }
 
+    /// Returns when so many of its threads are stuck that only a new process helps; each time that comes
+    /// about. For one who waits.
+    fn exhausted(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::pending())
+    }
+
     /// The routes that the application's own router defines, read after [`Application::startup`].
     fn routes(&self) -> BoxFuture<'_, Result<RouteTable, RoutesError>> {
         Box::pin(std::future::ready(Err(RoutesError::Unreadable {
@@ -112,9 +118,19 @@ pub struct Description {
 pub struct PoolLoad {
     /// The size of the pool: most threads that may run at once.
     pub threads: usize,
+    /// Without those that were abandoned.
     pub busy: usize,
     /// Requests that wait for a thread.
     pub waiting: usize,
+    /// Threads that still run a request whose deadline has passed. As many as the pool's size are replaced.
+    pub abandoned: usize,
+}
+
+impl PoolLoad {
+    /// More threads are stuck than can be replaced: every request is turned away.
+    pub fn is_exhausted(&self) -> bool {
+        self.abandoned > self.threads
+    }
 }
 
 /// One HTTP request, routed.
@@ -209,6 +225,9 @@ pub enum AppError {
     /// Every thread is busy and the queue is full: 503 with `Retry-After` (RFC 9110 §15.6.4).
     #[error("{waiting} requests wait already")]
     Overloaded { waiting: usize },
+    /// More threads are stuck than can be replaced: 503 with `Retry-After`.
+    #[error("{abandoned} threads are stuck")]
+    Exhausted { abandoned: usize },
     /// No response head within the deadline: 504.
     #[error("no response within {0:?}")]
     Timeout(Duration),

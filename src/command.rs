@@ -171,6 +171,7 @@ async fn talk(
                 to_supervisor.send(&FromWorker::Draining).await?;
                 stop.cancel();
             }
+            app = started.stuck() => to_supervisor.send(&FromWorker::Stuck { app }).await?,
             message = from_supervisor.recv() => match message? {
                 Some(ToWorker::Collect) => {
                     let counters = FromWorker::Counters(started.snapshot());

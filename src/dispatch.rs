@@ -242,13 +242,18 @@ fn failed(app: &App, error: &AppError) -> Response {
             warn!(app = %app.name, waiting, "a request was turned away: every thread is busy");
             (StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable\n")
         }
+        AppError::Exhausted { abandoned } => {
+            warn!(app = %app.name, abandoned, "a request was turned away: too many threads are stuck");
+            (StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable\n")
+        }
         AppError::Timeout(limit) => {
+            app.metrics.timed_out();
             error!(app = %app.name, ?limit, "a request got no response in time");
             (StatusCode::GATEWAY_TIMEOUT, "Gateway Timeout\n")
         }
     };
     let mut response = plain(status, Body::from(text));
-    if matches!(error, AppError::Overloaded { .. }) {
+    if status == StatusCode::SERVICE_UNAVAILABLE {
         let soon = HeaderValue::from_static("1");
         response.headers_mut().insert(RETRY_AFTER, soon);
     }

@@ -105,12 +105,32 @@ impl Server {
             }
             report(Ok(()));
             Box::pin(async move {
-                if let Some(listener) = admin {
-                    serve_admin(config, listener, InProcess { started, stop }).await;
+                let finished = started.finished.clone();
+                let advice = advise(started.clone());
+                let serve = async {
+                    if let Some(listener) = admin {
+                        serve_admin(config, listener, InProcess { started, stop }).await;
+                    }
+                    finished.cancelled().await;
+                };
+                tokio::select! {
+                    () = serve => {}
+                    () = advice => {}
                 }
             })
         };
         worker::run(host, worker_config, listeners, worker_stop, report)
+    }
+}
+
+/// Says what to do when threads are stuck that cannot be replaced: here is no supervisor that would do it.
+async fn advise(started: Started) {
+    loop {
+        let app = started.stuck().await;
+        error!(
+            app,
+            "restart this process when its threads stay stuck; the command `twinspan` replaces its workers itself"
+        );
     }
 }
 

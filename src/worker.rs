@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
@@ -63,6 +65,29 @@ pub struct Started {
 }
 
 impl Started {
+    /// Returns the name of an application when more of its threads are stuck than can be replaced; each time
+    /// that comes about. For one who waits.
+    pub(crate) async fn stuck(&self) -> String {
+        let waits = self.loaded.iter().map(|app| async {
+            app.application.exhausted().await;
+            app.config.name.clone()
+        });
+        let mut waits: FuturesUnordered<_> = waits.collect();
+        match waits.next().await {
+            Some(app) => app,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The first application of which more threads are stuck now than can be replaced.
+    pub(crate) fn stuck_now(&self) -> Option<&str> {
+        let stuck = |app: &&Loaded| {
+            let load = app.application.pool();
+            load.is_some_and(|load| load.is_exhausted())
+        };
+        Some(&self.loaded.iter().find(stuck)?.config.name)
+    }
+
     /// What the worker has counted, and how full the pools of its applications are now.
     pub fn snapshot(&self) -> Snapshot {
         for (app, metrics) in self.loaded.iter().zip(self.metrics.apps()) {

@@ -342,6 +342,7 @@ fn app_config(settings: &Settings, name: String, target: Target) -> Result<AppCo
             1..=usize::MAX,
         )?,
         queue: within(settings, "queue", raw.queue, app.queue, 0..=usize::MAX)?,
+        timeout_request: unless_zero(raw.timeout_request, app.timeout_request),
         lifespan: raw.lifespan.unwrap_or(app.lifespan),
         ..app
     })
@@ -369,6 +370,7 @@ fn from_tables(settings: &Settings) -> Result<(Vec<AppConfig>, Vec<RuleConfig>),
                 app.queue,
                 0..=usize::MAX,
             )?,
+            timeout_request: unless_zero(table.timeout_request, app.timeout_request),
             lifespan: table.lifespan.unwrap_or(app.lifespan),
             router: table.router.clone(),
             ..app

@@ -113,7 +113,12 @@ const FOREIGN: &[(&[&str], &str)] = &[
         "write `--timeout-graceful-shutdown`",
     ),
     (
-        &["--timeout", "-t", "--timeout-worker-healthcheck"],
+        &["--timeout", "-t"],
+        "write `--timeout-request` to limit each request to a WSGI application: what takes too long costs its thread, \
+         not its worker",
+    ),
+    (
+        &["--timeout-worker-healthcheck"],
         "delete it: a busy worker is not killed; a start is limited by `--timeout-startup`",
     ),
     (

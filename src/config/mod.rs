@@ -73,6 +73,8 @@ pub struct AppConfig {
     pub threads: usize,
     /// WSGI: requests that may wait for a thread before the next is answered 503.
     pub queue: usize,
+    /// WSGI: from the moment a request is handed over to its response head.
+    pub timeout_request: Option<Duration>,
     pub lifespan: LifespanMode,
     /// Names the router where the application object hides it.
     pub router: Option<Target>,
@@ -239,6 +241,7 @@ impl AppConfig {
             target,
             threads: 32,
             queue: 100,
+            timeout_request: None,
             lifespan: LifespanMode::default(),
             router: None,
         }

@@ -109,6 +109,13 @@ pub struct RawConfig {
     #[arg(long, value_name = "N", help_heading = "Processes and threads")]
     pub queue: Option<Count>,
 
+    /// A request to a WSGI application that has no response head after this, the wait for a thread
+    /// included, is answered 504 and its thread given up and replaced; 0 waits for ever. An
+    /// application's own `timeout_request` in the file stands above it; ASGI applications have none
+    /// [default: 0]
+    #[arg(long, value_name = "SECONDS", help_heading = "Timeouts")]
+    pub timeout_request: Option<Seconds>,
+
     /// An application must be loaded and started within this [default: 60]
     #[arg(long, value_name = "SECONDS", help_heading = "Timeouts")]
     pub timeout_startup: Option<Seconds>,
@@ -217,6 +224,9 @@ pub struct RawApp {
     /// Requests that may wait for one of them.
     #[serde(default)]
     pub queue: Option<Count>,
+    /// A request without a response head after this is answered 504; 0 waits for ever.
+    #[serde(default)]
+    pub timeout_request: Option<Seconds>,
     #[serde(default)]
     pub lifespan: Option<LifespanMode>,
     /// The object that holds the routes, where the application hides it.

@@ -715,6 +715,39 @@ fn the_file_is_twinspan_toml_or_a_table_of_pyproject_toml_or_the_one_that_is_nam
     );
 }
 
+#[test]
+fn an_application_may_have_another_deadline_than_the_rest_or_none() {
+    let config = file(
+        r#"
+timeout_request = 30
+[apps.slow]
+app = "slow:app"
+timeout_request = 0
+[apps.quick]
+app = "quick:app"
+timeout_request = 0.5
+[apps.usual]
+app = "usual:app"
+[[routes]]
+app = "slow"
+path = "/slow"
+[[routes]]
+app = "quick"
+path = "/quick"
+[[routes]]
+app = "usual"
+"#,
+    );
+    let limits: Vec<_> = config
+        .unwrap()
+        .apps
+        .iter()
+        .map(|app| app.timeout_request)
+        .collect();
+    let seconds = |seconds| Some(Duration::from_secs_f64(seconds));
+    assert_eq!(limits, [None, seconds(0.5), seconds(30.0)]);
+}
+
 // The environment
 
 #[test]

@@ -120,6 +120,7 @@ pub struct AppMetrics {
     /// By status code; those that never occurred are not exported.
     responses: Box<[Counter]>,
     aborted: Counter,
+    timed_out: Counter,
     duration: Histogram,
     websockets: Gauge,
     websockets_total: Counter,
@@ -133,6 +134,7 @@ pub struct PoolMetrics {
     threads: Gauge,
     busy: Gauge,
     waiting: Gauge,
+    abandoned: Gauge,
 }
 
 impl PoolMetrics {
@@ -140,6 +142,7 @@ impl PoolMetrics {
         self.threads.set(load.threads);
         self.busy.set(load.busy);
         self.waiting.set(load.waiting);
+        self.abandoned.set(load.abandoned);
     }
 }
 
@@ -150,6 +153,7 @@ impl AppMetrics {
             in_flight: Gauge::default(),
             responses: STATUS_CODES.map(|_| Counter::default()).collect(),
             aborted: Counter::default(),
+            timed_out: Counter::default(),
             duration: Histogram::default(),
             websockets: Gauge::default(),
             websockets_total: Counter::default(),
@@ -181,6 +185,11 @@ impl AppMetrics {
         self.aborted.add(1);
     }
 
+    /// The application had no response head at its deadline. Counted beside [`AppMetrics::end`].
+    pub fn timed_out(&self) {
+        self.timed_out.add(1);
+    }
+
     pub fn websocket_opened(&self) {
         self.websockets_total.add(1);
         self.websockets.add(1);
@@ -201,6 +210,7 @@ impl AppMetrics {
             }
         }
         snapshot.number(Family::RequestsAborted, &[name], self.aborted.get());
+        snapshot.number(Family::RequestsTimedOut, &[name], self.timed_out.get());
         snapshot.push(Family::RequestDuration, &[name], self.duration.value());
         snapshot.number(Family::WebSockets, &[name], self.websockets.get());
         snapshot.number(
@@ -212,6 +222,7 @@ impl AppMetrics {
             snapshot.number(Family::PoolThreads, &[name], self.pool.threads.get());
             snapshot.number(Family::PoolBusy, &[name], self.pool.busy.get());
             snapshot.number(Family::PoolWaiting, &[name], self.pool.waiting.get());
+            snapshot.number(Family::PoolAbandoned, &[name], self.pool.abandoned.get());
         }
     }
 }
@@ -380,6 +391,7 @@ pub enum Family {
     RequestsInFlight,
     RequestsTotal,
     RequestsAborted,
+    RequestsTimedOut,
     RequestDuration,
     RefusedTotal,
     WebSockets,
@@ -387,6 +399,7 @@ pub enum Family {
     PoolThreads,
     PoolBusy,
     PoolWaiting,
+    PoolAbandoned,
     LogLinesDropped,
 }
 
@@ -410,7 +423,7 @@ pub enum Kind {
 
 impl Family {
     /// In the order of export.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::BuildInfo,
         Self::Workers,
         Self::Connections,
@@ -418,6 +431,7 @@ impl Family {
         Self::RequestsInFlight,
         Self::RequestsTotal,
         Self::RequestsAborted,
+        Self::RequestsTimedOut,
         Self::RequestDuration,
         Self::RefusedTotal,
         Self::WebSockets,
@@ -425,6 +439,7 @@ impl Family {
         Self::PoolThreads,
         Self::PoolBusy,
         Self::PoolWaiting,
+        Self::PoolAbandoned,
         Self::LogLinesDropped,
     ];
 
@@ -472,6 +487,12 @@ impl Family {
                 labels: &["app"],
                 help: "Requests whose response was cut short by the client or by the application.",
             },
+            Self::RequestsTimedOut => Declaration {
+                name: "twinspan_requests_timed_out_total",
+                kind: Kind::Counter,
+                labels: &["app"],
+                help: "Requests that were answered 504 because the application had no response head in time.",
+            },
             Self::RequestDuration => Declaration {
                 name: "twinspan_request_duration_seconds",
                 kind: Kind::Histogram,
@@ -513,6 +534,12 @@ impl Family {
                 kind: Kind::Gauge,
                 labels: &["app"],
                 help: "Requests that wait for a thread of the WSGI application.",
+            },
+            Self::PoolAbandoned => Declaration {
+                name: "twinspan_pool_threads_abandoned",
+                kind: Kind::Gauge,
+                labels: &["app"],
+                help: "Threads that still run a request of the WSGI application whose deadline has passed.",
             },
             Self::LogLinesDropped => Declaration {
                 name: "twinspan_access_log_dropped_total",
@@ -694,6 +721,7 @@ mod tests {
             threads: 8,
             busy: 1,
             waiting: 0,
+            abandoned: 0,
         });
         let snapshot = metrics.snapshot();
         assert_eq!(
@@ -719,6 +747,7 @@ mod tests {
             threads: 1,
             busy: 0,
             waiting: 0,
+            abandoned: 0,
         });
         app.begin();
         app.end(StatusCode::OK, Duration::ZERO);

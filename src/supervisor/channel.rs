@@ -89,6 +89,11 @@ pub enum FromWorker {
     Counters(Snapshot),
     /// The worker drains without having been told, as after a SIGTERM of its own: it wants a successor.
     Draining,
+    /// More threads than can be replaced are stuck in this application: the worker serves on as well as it
+    /// can, and wants a successor.
+    Stuck {
+        app: String,
+    },
 }
 
 /// What a worker found in its applications.

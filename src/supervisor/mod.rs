@@ -82,6 +82,11 @@ pub enum Event {
     Heard(WorkerId),
     /// The worker leaves by its own decision.
     Draining(WorkerId),
+    /// The worker serves, but more threads than it can replace are stuck in one of its applications.
+    Stuck {
+        worker: WorkerId,
+        app: String,
+    },
     /// The worker can neither be told nor say anything any more.
     ChannelClosed(WorkerId),
     /// The process has ended, and everything that it said has been an event before.
@@ -144,11 +149,13 @@ pub enum Level {
 /// How the server is, for `/readyz` and `/status`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Status {
-    /// Every worker has been ready once, the server is not stopping, and somebody serves now. One
-    /// worker that is being replaced is no reason to take the whole server out of a load balancer.
+    /// Every worker has been ready once, the server is not stopping, and somebody serves now who is not
+    /// stuck. One worker that is being replaced is no reason to take the whole server out of a load balancer.
     pub ready: bool,
     /// Workers that serve now.
     pub serving: usize,
+    /// Those of them that turn requests away, because their threads are stuck in an application.
+    pub stuck: usize,
     /// Workers that there should be.
     pub workers: usize,
     /// Counts the reloads that were asked for.
@@ -165,9 +172,11 @@ pub struct Supervisor {
     phase: Phase,
     slots: Vec<Slot>,
     workers: BTreeMap<WorkerId, Worker>,
-    /// Slots whose worker is older than `generation`, in the order of their replacement.
+    /// Slots whose worker is older than `generation` or stuck, in the order of their replacement.
     outdated: VecDeque<usize>,
     generation: u64,
+    /// Workers are replaced because somebody asked for it.
+    reloading: bool,
     next_worker: u64,
     now: Duration,
     actions: Vec<Action>,
@@ -190,7 +199,9 @@ enum Phase {
 struct Slot {
     /// Deaths since a worker of this slot was last stable.
     deaths: u32,
-    /// The slot stays empty until then.
+    /// Workers in a row that were stuck, all but the first before they were stable.
+    stuck: u32,
+    /// No worker is started here until then.
     vacant_until: Option<Duration>,
 }
 
@@ -199,6 +210,8 @@ struct Worker {
     slot: usize,
     generation: u64,
     state: State,
+    /// Its threads are stuck in an application: it serves until a successor does.
+    stuck: bool,
     /// What it said before its death.
     last_words: Option<(FailureKind, Failure)>,
 }
@@ -244,6 +257,7 @@ impl Supervisor {
             workers: BTreeMap::new(),
             outdated: VecDeque::new(),
             generation: 0,
+            reloading: false,
             next_worker: 0,
             now: Duration::ZERO,
             actions: Vec::new(),
@@ -268,6 +282,7 @@ impl Supervisor {
             } => self.failed(worker, kind, failure),
             Event::Heard(worker) => self.heard(worker),
             Event::Draining(worker) => self.left(worker),
+            Event::Stuck { worker, app } => self.stuck(worker, &app),
             Event::ChannelClosed(worker) => self.doom(worker),
             Event::Exited { worker, status } => self.exited(worker, status),
             Event::Signal(signal) => self.signal(signal),
@@ -289,6 +304,8 @@ impl Supervisor {
             | State::Killed { until, .. } => until,
         });
         let vacancies = self.slots.iter().filter_map(|slot| slot.vacant_until);
+        // One that is over may have to wait for something else, which is an event.
+        let vacancies = vacancies.filter(|until| *until > self.now);
         limits
             .chain(vacancies)
             .fold(self.now + TICK, Duration::min)
@@ -297,13 +314,15 @@ impl Supervisor {
 
     pub fn status(&self) -> Status {
         let serving = self.workers.values().filter(|worker| worker.serves());
+        let stuck = serving.clone().filter(|worker| worker.stuck).count();
         let serving = serving.count();
         Status {
-            ready: self.phase == Phase::Running && serving > 0,
+            ready: self.phase == Phase::Running && serving > stuck,
             serving,
+            stuck,
             workers: self.slots.len(),
             generation: self.generation,
-            reloading: !self.outdated.is_empty(),
+            reloading: self.reloading,
             stopping: matches!(self.phase, Phase::Stopping { .. } | Phase::Ended),
         }
     }
@@ -395,6 +414,31 @@ impl Supervisor {
         self.vacate(slot, was);
     }
 
+    /// A worker that turns requests away until a successor takes its place.
+    fn stuck(&mut self, id: WorkerId, app: &str) {
+        let Some(worker) = self.workers.get_mut(&id) else {
+            return;
+        };
+        let State::Serving { since, .. } = worker.state else {
+            return;
+        };
+        if std::mem::replace(&mut worker.stuck, true) {
+            return;
+        }
+        let slot = worker.slot;
+        let (now, stable) = (self.now, self.is_stable(since));
+        if let Some(slot) = self.slots.get_mut(slot) {
+            // What all threads wait for, a database say, may be away for long.
+            slot.stuck = if stable { 1 } else { slot.stuck + 1 };
+            slot.vacant_until = slot.vacant_until.max(Some(now + backoff(slot.stuck)));
+        }
+        if !self.outdated.contains(&slot) {
+            self.outdated.push_back(slot);
+        }
+        let message = format!("threads of a worker are stuck in `{app}`; another takes its place");
+        self.log(Level::Warning, id, &message);
+    }
+
     fn spawn_failed(&mut self, id: WorkerId, problem: &str) {
         if let Some(worker) = self.workers.remove(&id) {
             let cause = Failure::new(format!("a worker process could not be started: {problem}"));
@@ -445,7 +489,7 @@ impl Supervisor {
                 {
                     self.give_up_reload();
                 }
-                if self.find(worker.slot, Worker::occupies).is_none() {
+                if self.find(worker.slot, Worker::is_needed).is_none() {
                     let pause = self.vacate(worker.slot, was);
                     if self.is_hopeless() {
                         self.stop(Exit::CrashLoop, Some(crash_loop(cause)));
@@ -458,8 +502,17 @@ impl Supervisor {
         }
     }
 
+    /// The successor did not start. Those that are stuck get another all the same, after a pause.
     fn give_up_reload(&mut self) {
-        self.outdated.clear();
+        let stuck = |slot: &usize| {
+            let mut here = self.workers.values().filter(|worker| worker.slot == *slot);
+            here.any(|worker| worker.serves() && worker.stuck)
+        };
+        let (keep, _): (Vec<_>, Vec<_>) = self.outdated.iter().partition(|slot| stuck(slot));
+        self.outdated = keep.into();
+        if !std::mem::take(&mut self.reloading) {
+            return;
+        }
         let old = self
             .workers
             .values()
@@ -478,18 +531,21 @@ impl Supervisor {
     /// Leaves a slot empty for a while that grows with its deaths; returns for how long.
     fn vacate(&mut self, slot: usize, was: Was) -> Duration {
         let now = self.now;
+        let stable = match was {
+            Was::Starting => false,
+            Was::ServingSince(since) => self.is_stable(since),
+        };
         let Some(slot) = self.slots.get_mut(slot) else {
             return Duration::ZERO;
         };
-        let stable = match was {
-            Was::Starting => false,
-            Was::ServingSince(since) => now.saturating_sub(since) >= STABLE_AFTER,
-        };
         slot.deaths = if stable { 1 } else { slot.deaths + 1 };
-        let doublings = (slot.deaths - 1).min(16);
-        let pause = (BACKOFF_FIRST * 2_u32.pow(doublings)).min(BACKOFF_LAST);
+        let pause = backoff(slot.deaths);
         slot.vacant_until = Some(now + pause);
         pause
+    }
+
+    fn is_stable(&self, since: Duration) -> bool {
+        self.now.saturating_sub(since) >= STABLE_AFTER
     }
 
     /// Whether nobody serves and the workers of every slot die young.
@@ -504,6 +560,8 @@ impl Supervisor {
             Signal::Hangup | Signal::Terminate if stopping => {}
             Signal::Hangup => {
                 self.generation += 1;
+                self.reloading = true;
+                self.end_pauses();
                 self.outdated = (0..self.slots.len()).collect();
                 self.say("reloading: workers are replaced one by one");
             }
@@ -527,6 +585,16 @@ impl Supervisor {
         }
     }
 
+    /// Whoever asks for new workers does not want to wait for those that stuck ones are to get later.
+    fn end_pauses(&mut self) {
+        let serving = self.workers.values().filter(|worker| worker.serves());
+        for worker in serving {
+            if let Some(slot) = self.slots.get_mut(worker.slot) {
+                slot.vacant_until = None;
+            }
+        }
+    }
+
     fn stop(&mut self, exit: Exit, cause: Option<Failure>) {
         self.begin_stop(exit, cause);
         for id in self.ids() {
@@ -538,6 +606,7 @@ impl Supervisor {
         if matches!(self.phase, Phase::Starting | Phase::Running) {
             self.phase = Phase::Stopping { exit, cause };
             self.outdated.clear();
+            self.reloading = false;
             for slot in &mut self.slots {
                 slot.vacant_until = None;
             }
@@ -647,10 +716,11 @@ impl Supervisor {
             match self.find(slot, Worker::serves) {
                 Some(id) if self.is_current(id) => {
                     self.outdated.pop_front();
-                    if self.outdated.is_empty() {
+                    if self.outdated.is_empty() && std::mem::take(&mut self.reloading) {
                         self.say("reload done: every worker has been replaced");
                     }
                 }
+                _ if self.is_paused(slot) => return,
                 _ => {
                     self.spawn(slot);
                     return;
@@ -662,7 +732,12 @@ impl Supervisor {
     fn is_current(&self, id: WorkerId) -> bool {
         self.workers
             .get(&id)
-            .is_some_and(|worker| worker.generation == self.generation)
+            .is_some_and(|worker| worker.generation == self.generation && !worker.stuck)
+    }
+
+    fn is_paused(&self, slot: usize) -> bool {
+        let until = self.slots.get(slot).and_then(|slot| slot.vacant_until);
+        until.is_some_and(|until| until > self.now)
     }
 
     /// Gives every empty slot a worker.
@@ -671,12 +746,7 @@ impl Supervisor {
             return;
         }
         for slot in 0..self.slots.len() {
-            let waits = self
-                .slots
-                .get(slot)
-                .and_then(|slot| slot.vacant_until)
-                .is_some_and(|until| until > self.now);
-            if !waits && self.find(slot, Worker::occupies).is_none() {
+            if !self.is_paused(slot) && self.find(slot, Worker::occupies).is_none() {
                 self.spawn(slot);
             }
         }
@@ -696,6 +766,7 @@ impl Supervisor {
                 state: State::Starting {
                     until: self.now + self.plan.startup,
                 },
+                stuck: false,
                 last_words: None,
             },
         );
@@ -785,12 +856,23 @@ impl Worker {
     fn occupies(&self) -> bool {
         self.dies().is_some()
     }
+
+    /// Whether its slot wants nobody else, either.
+    fn is_needed(&self) -> bool {
+        self.occupies() && !self.stuck
+    }
 }
 
 impl fmt::Display for WorkerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
+}
+
+/// The pause before the worker that follows so many that did not last.
+fn backoff(failures: u32) -> Duration {
+    let doublings = failures.saturating_sub(1).min(16);
+    (BACKOFF_FIRST * 2_u32.pow(doublings)).min(BACKOFF_LAST)
 }
 
 fn crash_loop(last: Failure) -> Failure {
@@ -919,6 +1001,13 @@ mod tests {
                 worker: WorkerId(worker),
                 kind,
                 failure: Failure::new(message),
+            })
+        }
+
+        fn stuck(&mut self, worker: u64) -> Vec<String> {
+            self.event(Event::Stuck {
+                worker: WorkerId(worker),
+                app: "shop".into(),
             })
         }
 
@@ -1309,6 +1398,117 @@ mod tests {
         assert_eq!(server.exited(1, 0), ["exit 0"]);
     }
 
+    #[test]
+    fn a_worker_whose_threads_are_stuck_serves_until_its_successor_does() {
+        let mut server = Server::running(2);
+        assert_eq!(server.stuck(1), nothing());
+        assert_eq!(server.wait(BACKOFF_FIRST), ["spawn 2 in 1"]);
+        assert!(server.logged("stuck in `shop`"));
+        let status = server.supervisor.status();
+        assert_eq!((status.serving, status.stuck), (2, 1));
+        assert!(status.ready, "the other worker serves");
+        assert!(!status.reloading, "nobody asked for it");
+        assert_eq!(server.stuck(1), nothing(), "it is being replaced");
+        assert_eq!(server.ready(2), ["drain 1"]);
+        assert_eq!(server.supervisor.status().stuck, 0);
+        assert_eq!(server.exited(1, 0), nothing());
+        assert!(!server.logged("reload"));
+        assert_eq!(server.wait_beating(BACKOFF_LAST, &[0, 2]), nothing());
+    }
+
+    #[test]
+    fn a_server_is_not_ready_when_all_of_its_workers_are_stuck() {
+        let mut server = Server::running(1);
+        server.stuck(0);
+        assert!(!server.supervisor.status().ready);
+        server.wait(BACKOFF_FIRST);
+        server.ready(1);
+        assert!(server.supervisor.status().ready);
+    }
+
+    #[test]
+    fn workers_that_are_stuck_one_after_the_other_are_replaced_ever_more_slowly() {
+        let mut server = Server::running(1);
+        for (worker, millis) in [(0, 200), (1, 400), (2, 800)] {
+            let pause = Duration::from_millis(millis);
+            assert_eq!(server.stuck(worker), nothing());
+            assert_eq!(server.wait(pause.mul_f32(0.99)), nothing());
+            assert_eq!(server.wait(pause).len(), 1, "after {pause:?}");
+            server.ready(worker + 1);
+            server.exited(worker, 0);
+        }
+        server.wait_beating(STABLE_AFTER, &[3]);
+        server.stuck(3);
+        assert_eq!(server.wait(BACKOFF_FIRST), ["spawn 4 in 0"]);
+    }
+
+    #[test]
+    fn workers_that_are_stuck_are_replaced_one_by_one() {
+        let mut server = Server::running(2);
+        server.stuck(1);
+        server.stuck(0);
+        assert_eq!(server.wait(BACKOFF_FIRST), ["spawn 2 in 1"]);
+        assert_eq!(server.ready(2), ["drain 1"]);
+        assert_eq!(server.exited(1, 0), ["spawn 3 in 0"]);
+        assert_eq!(server.ready(3), ["drain 0"]);
+    }
+
+    #[test]
+    fn a_stuck_worker_gets_another_successor_when_one_does_not_start() {
+        let mut server = Server::running(1);
+        server.stuck(0);
+        server.wait(BACKOFF_FIRST);
+        server.failed(1, FailureKind::Application, "the database is away");
+        assert_eq!(server.exited(1, 3), nothing());
+        assert!(server.logged("the database is away"));
+        assert!(!server.logged("reload"));
+        assert_eq!(server.wait(BACKOFF_FIRST), ["spawn 2 in 0"]);
+        assert_eq!(server.ready(2), ["drain 0"]);
+    }
+
+    #[test]
+    fn a_reload_that_fails_does_not_forget_a_stuck_worker() {
+        let mut server = Server::running(2);
+        assert_eq!(server.signal(Signal::Hangup), ["spawn 2 in 0"]);
+        assert_eq!(server.stuck(1), nothing());
+        assert_eq!(server.wait(BACKOFF_FIRST), nothing(), "its turn comes");
+        server.failed(2, FailureKind::Application, "syntax error in shop.py");
+        assert_eq!(server.exited(2, 3), ["spawn 3 in 1"]);
+        assert!(server.logged("reload given up"));
+        assert_eq!(server.ready(3), ["drain 1"]);
+        server.exited(1, 0);
+        assert_eq!(server.wait_beating(BACKOFF_LAST, &[0, 3]), nothing());
+    }
+
+    #[test]
+    fn a_reload_replaces_a_stuck_worker_at_once_and_only_once() {
+        let mut server = Server::running(1);
+        assert_eq!(server.stuck(0), nothing());
+        assert_eq!(server.signal(Signal::Hangup), ["spawn 1 in 0"]);
+        assert_eq!(server.ready(1), ["drain 0"]);
+        assert_eq!(server.exited(0, 0), nothing());
+        assert!(server.logged("reload done"));
+        assert_eq!(server.wait_beating(BACKOFF_LAST, &[1]), nothing());
+    }
+
+    #[test]
+    fn a_stuck_worker_that_dies_is_replaced_by_the_successor_that_starts() {
+        let mut server = Server::running(1);
+        server.stuck(0);
+        assert_eq!(server.wait(BACKOFF_FIRST), ["spawn 1 in 0"]);
+        assert_eq!(server.killed(0), nothing());
+        assert_eq!(server.wait(BACKOFF_LAST), nothing());
+        assert_eq!(server.ready(1), nothing());
+    }
+
+    #[test]
+    fn a_stop_forgets_that_a_worker_is_stuck() {
+        let mut server = Server::running(1);
+        server.stuck(0);
+        assert_eq!(server.signal(Signal::Terminate), ["drain 0"]);
+        assert_eq!(server.exited(0, 0), ["exit 0"]);
+    }
+
     /// xorshift64*: the same events for the same seed.
     struct Random(u64);
 
@@ -1324,7 +1524,7 @@ mod tests {
     /// Any event about any worker that there was, also such as cannot be.
     fn any_event(random: &mut Random, workers: u64) -> Event {
         let worker = WorkerId(random.below(workers.max(1)));
-        match random.below(24) {
+        match random.below(26) {
             0..6 => Event::Ready(worker),
             6..8 => Event::Failed {
                 worker,
@@ -1343,6 +1543,10 @@ mod tests {
                 status: ExitStatus::from_raw(0),
             },
             19..21 => Event::Signal(Signal::Hangup),
+            21..23 => Event::Stuck {
+                worker,
+                app: "shop".into(),
+            },
             _ => Event::Tick,
         }
     }

@@ -397,6 +397,7 @@ impl Server {
                 Event::Heard(id)
             }
             FromWorker::Draining => Event::Draining(id),
+            FromWorker::Stuck { app } => Event::Stuck { worker: id, app },
         }
     }
 

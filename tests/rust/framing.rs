@@ -181,6 +181,7 @@ async fn an_application_that_cannot_answer_has_a_status() {
     for (error, status) in [
         (AppError::Failed("oops".into()), 500),
         (AppError::Overloaded { waiting: 100 }, 503),
+        (AppError::Exhausted { abandoned: 9 }, 503),
         (AppError::Timeout(std::time::Duration::from_secs(1)), 504),
     ] {
         let error = Mutex::new(Some(error));

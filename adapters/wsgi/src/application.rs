@@ -3,15 +3,16 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use pyo3::exceptions::PyOSError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 use twinspan::app::{
     AppError, Application, BoxFuture, Description, Interface, PoolLoad, Request, Response,
     RouteTable, RoutesError,
@@ -27,8 +28,10 @@ use twinspan_bridge::routes;
 use crate::environ::EnvironFactory;
 use crate::errors::ErrorStream;
 use crate::input::Input;
-use crate::pool::{Check, Full, Idle, Pool, Submitted};
+use crate::pool::{Check, Idle, Pool, Refused, Submitted};
 use crate::response::{EarlyHints, Responder, StartResponse};
+use crate::stuck::Reports;
+use crate::ticket::{Expired, Runner, Ticket};
 
 /// How long threads that have nothing more to do may take to leave.
 const LEAVE_LIMIT: Duration = Duration::from_secs(1);
@@ -40,16 +43,22 @@ pub struct WsgiApplication {
     shared: Arc<Shared>,
     router: Option<Arc<Py<PyAny>>>,
     threads: usize,
+    timeout: Option<Duration>,
     connected: AtomicBool,
 }
 
 /// What every request of the application needs.
-struct Shared {
-    name: Arc<str>,
+pub(crate) struct Shared {
+    pub(crate) name: Arc<str>,
     app: Py<PyAny>,
     environ: EnvironFactory,
     errors: Py<ErrorStream>,
-    pool: Pool<Job>,
+    pub(crate) pool: Pool<Job>,
+    /// Threads that were ever made: a part of their names.
+    made: AtomicUsize,
+    pub(crate) reports: Reports,
+    /// Told when more threads are stuck than can be replaced.
+    exhausted: Notify,
     outbox: Arc<Outbox>,
     doorbell: Arc<Doorbell>,
     /// Wakes the [`Shared::watch`].
@@ -59,10 +68,17 @@ struct Shared {
 
 type Run = Box<dyn FnOnce(Python<'_>, &Shared) + Send>;
 
-enum Job {
-    Request(Box<Request>, ReplyTo),
+pub(crate) enum Job {
+    /// With its ticket if it has a deadline.
+    Request(Box<Request>, ReplyTo, Option<Arc<Ticket>>),
     /// Anything else that needs Python.
     Run(Run),
+}
+
+impl Job {
+    fn has(&self, ticket: &Arc<Ticket>) -> bool {
+        matches!(self, Self::Request(_, _, Some(own)) if Arc::ptr_eq(own, ticket))
+    }
 }
 
 impl fmt::Debug for WsgiApplication {
@@ -106,6 +122,9 @@ impl WsgiApplication {
                 environ,
                 errors: errors.unbind(),
                 pool: Pool::new(threads, config.queue, turn),
+                made: AtomicUsize::new(0),
+                reports: Reports::default(),
+                exhausted: Notify::new(),
                 outbox: Arc::default(),
                 doorbell: Arc::default(),
                 watch: Notify::new(),
@@ -117,6 +136,7 @@ impl WsgiApplication {
             shared,
             router: router.map(|router| Arc::new(router.unbind())),
             threads,
+            timeout: config.timeout_request,
             connected: AtomicBool::new(false),
         })
     }
@@ -132,19 +152,35 @@ impl Application for WsgiApplication {
 
     fn call(&self, request: Box<Request>) -> BoxFuture<'static, Result<Response, AppError>> {
         let (reply_to, answer) = oneshot::channel();
-        let submitted = self.shared.submit(Job::Request(request, reply_to));
+        let Some(limit) = self.timeout else {
+            let submitted = self.shared.submit(Job::Request(request, reply_to, None));
+            return Box::pin(async move {
+                submitted.map_err(refused)?;
+                answer.await.unwrap_or_else(|_| Err(stopping()))
+            });
+        };
+        let ticket = Arc::new(Ticket::new(limit, &request.head));
+        let job = Job::Request(request, reply_to, Some(Arc::clone(&ticket)));
+        let submitted = self.shared.submit(job);
+        let mut clock = Clock {
+            shared: Arc::clone(&self.shared),
+            ticket: Some(ticket),
+        };
         Box::pin(async move {
-            submitted.map_err(|full| AppError::Overloaded {
-                waiting: full.waiting,
-            })?;
-            answer
-                .await
-                .unwrap_or_else(|_| Err(AppError::Failed("the server is stopping".into())))
+            if let Err(problem) = submitted {
+                clock.stop();
+                return Err(refused(problem));
+            }
+            clock.time(answer).await
         })
     }
 
     fn pool(&self) -> Option<PoolLoad> {
         Some(self.shared.pool.load())
+    }
+
+    fn exhausted(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.shared.exhausted.notified())
     }
 
     fn startup(&self) -> BoxFuture<'_, Result<(), AppError>> {
@@ -165,7 +201,8 @@ impl Application for WsgiApplication {
         Box::pin(async {
             drop(self.shared.pool.close());
             let empty = self.shared.pool.empty();
-            if tokio::time::timeout(LEAVE_LIMIT, empty).await.is_err() {
+            let in_time = tokio::time::timeout(LEAVE_LIMIT, empty).await.is_ok();
+            if !in_time || self.shared.pool.load().abandoned > 0 {
                 warn!(app = %self.shared.name, "threads are stuck in the application and are left behind");
             }
             Ok(())
@@ -197,9 +234,71 @@ impl Drop for WsgiApplication {
     }
 }
 
+fn refused(problem: Refused) -> AppError {
+    match problem {
+        Refused::Full { waiting } => AppError::Overloaded { waiting },
+        Refused::Exhausted { abandoned } => AppError::Exhausted { abandoned },
+    }
+}
+
+fn stopping() -> AppError {
+    AppError::Failed("the server is stopping".into())
+}
+
+/// Watches the deadline of one request, on an I/O thread.
+struct Clock {
+    shared: Arc<Shared>,
+    /// `None` when there is nothing more to watch.
+    ticket: Option<Arc<Ticket>>,
+}
+
+impl Clock {
+    fn stop(&mut self) {
+        self.ticket = None;
+    }
+
+    /// Waits for the answer, to the deadline at most.
+    async fn time(
+        &mut self,
+        answer: oneshot::Receiver<Result<Response, AppError>>,
+    ) -> Result<Response, AppError> {
+        let Some(ticket) = self.ticket.clone() else {
+            return Err(stopping());
+        };
+        // What is sent later finds its receiver gone, as after a disconnect.
+        let answered = tokio::time::timeout_at(ticket.deadline, answer).await;
+        self.stop();
+        answered.map_or_else(
+            |_| {
+                self.shared.expire(&ticket);
+                Err(AppError::Timeout(ticket.limit))
+            },
+            |answer| answer.unwrap_or_else(|_| Err(stopping())),
+        )
+    }
+}
+
+impl Drop for Clock {
+    /// The client has gone before its answer. Its thread is not free for that: a thread that is stuck must be
+    /// found also when clients have less patience than the server.
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket.take()
+            && let Ok(handle) = Handle::try_current()
+        {
+            let shared = Arc::clone(&self.shared);
+            handle.spawn(async move {
+                let ended = tokio::time::timeout_at(ticket.deadline, ticket.ended()).await;
+                if ended.is_err() {
+                    shared.expire(&ticket);
+                }
+            });
+        }
+    }
+}
+
 /// Makes a thread for the pool unless it has enough. It is one of Python's own, so that everything
 /// that looks for the current thread finds it.
-fn start_thread(py: Python<'_>, shared: &Arc<Shared>) -> PyResult<()> {
+pub(crate) fn start_thread(py: Python<'_>, shared: &Arc<Shared>) -> PyResult<()> {
     if !shared.pool.join() {
         return Ok(());
     }
@@ -211,7 +310,8 @@ fn start_thread(py: Python<'_>, shared: &Arc<Shared>) -> PyResult<()> {
     )?;
     let options = PyDict::new(py);
     options.set_item("target", target)?;
-    options.set_item("name", format!("twinspan-{}", shared.name))?;
+    let number = shared.made.fetch_add(1, Ordering::Relaxed) + 1;
+    options.set_item("name", format!("twinspan-{}-{number}", shared.name))?;
     // The end of the process does not wait for an application that is stuck.
     options.set_item("daemon", true)?;
     let started = py
@@ -234,6 +334,13 @@ struct PoolThread {
 impl PoolThread {
     fn __call__(&self, py: Python<'_>) {
         let shared = &self.shared;
+        let runner = match this_thread(py) {
+            Ok(runner) => Arc::new(runner),
+            Err(error) => {
+                error!(app = %shared.name, error = %summary(py, &error), "a thread does not know itself");
+                return shared.pool.leave();
+            }
+        };
         let mut idle = Idle::NoJob;
         while py.detach(|| shared.pool.wait(idle)) {
             let mut arrived = true;
@@ -249,7 +356,15 @@ impl PoolThread {
                     error!(app = %shared.name, error = %summary(py, &error), "a thread cannot be made");
                 }
                 let run = AssertUnwindSafe(|| match job {
-                    Job::Request(request, reply_to) => shared.serve(py, request, reply_to),
+                    Job::Request(request, reply_to, None) => {
+                        shared.serve(py, request, reply_to, None);
+                    }
+                    Job::Request(request, reply_to, Some(ticket)) => {
+                        if let Some(running) = Running::begin(shared, &ticket, &runner) {
+                            shared.serve(py, request, reply_to, Some(&ticket));
+                            drop(running);
+                        }
+                    }
                     Job::Run(run) => run(py, shared),
                 });
                 if catch_unwind(run).is_err() {
@@ -260,7 +375,54 @@ impl PoolThread {
                 shared.lender.release(py);
             };
         }
-        shared.pool.leave();
+    }
+}
+
+/// The thread that calls, as reports name it.
+fn this_thread(py: Python<'_>) -> PyResult<Runner> {
+    let threading = py.import("threading")?;
+    Ok(Runner {
+        ident: threading.call_method0("get_ident")?.extract()?,
+        name: threading
+            .call_method0("current_thread")?
+            .getattr("name")?
+            .extract()?,
+    })
+}
+
+/// A request with a deadline runs, and is over when this is dropped, also by a panic.
+struct Running<'a> {
+    shared: &'a Shared,
+    ticket: &'a Ticket,
+    runner: &'a Runner,
+}
+
+impl<'a> Running<'a> {
+    /// `None` when the deadline has passed already.
+    fn begin(shared: &'a Shared, ticket: &'a Ticket, runner: &'a Arc<Runner>) -> Option<Self> {
+        ticket.begin(runner).then_some(Self {
+            shared,
+            ticket,
+            runner,
+        })
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        let Self {
+            shared,
+            ticket,
+            runner,
+        } = *self;
+        ticket.end(|| {
+            shared.pool.returned();
+            let late = ticket.deadline.elapsed();
+            info!(
+                app = %shared.name, thread = runner.name, method = %ticket.method, path = ticket.path(), ?late,
+                "an abandoned thread has come back"
+            );
+        });
     }
 }
 
@@ -276,13 +438,40 @@ impl Drop for Unanswered<'_> {
 
 impl Shared {
     /// Hands a job to the threads; a refused one is dropped.
-    fn submit(&self, job: Job) -> Result<(), Full> {
-        match self.pool.submit(job).map_err(|(_, full)| full)? {
+    fn submit(&self, job: Job) -> Result<(), Refused> {
+        match self.pool.submit(job).map_err(|(_, refused)| refused)? {
             Submitted::Quietly => {}
             Submitted::Wake => self.doorbell.press(),
             Submitted::Watch => self.watch.notify_one(),
         }
         Ok(())
+    }
+
+    /// The deadline of a request has passed. Never waits for Python.
+    fn expire(self: &Arc<Self>, ticket: &Arc<Ticket>) {
+        let mut loss = None;
+        match ticket.expire(|| loss = Some(self.pool.abandon())) {
+            // Its place in the queue is free for another.
+            Expired::Unbegun => drop(self.pool.withdraw(|job| job.has(ticket))),
+            Expired::Abandoned => Reports::add(self, Arc::clone(ticket)),
+            Expired::Over => {}
+        }
+        let Some(loss) = loss else { return };
+        if loss.exhausts {
+            error!(
+                app = %self.name, abandoned = loss.abandoned,
+                "more threads are stuck in the application than can be replaced: \
+                 its requests are answered 503 until one comes back"
+            );
+            self.exhausted.notify_one();
+        }
+        for job in loss.left {
+            if let Job::Request(_, reply_to, _) = job {
+                let abandoned = loss.abandoned;
+                self.outbox
+                    .send(reply_to, Err(AppError::Exhausted { abandoned }));
+            }
+        }
     }
 
     /// Looks after jobs that nobody was woken for, because the threads that run are expected to take them.
@@ -299,7 +488,13 @@ impl Shared {
     }
 
     /// Runs the application for one request.
-    fn serve(&self, py: Python<'_>, mut request: Box<Request>, reply_to: ReplyTo) {
+    fn serve(
+        &self,
+        py: Python<'_>,
+        mut request: Box<Request>,
+        reply_to: ReplyTo,
+        ticket: Option<&Arc<Ticket>>,
+    ) {
         if reply_to.is_closed() {
             debug!(app = %self.name, "the client left before its request was begun");
             return;
@@ -313,7 +508,7 @@ impl Shared {
             reply_to,
         );
         let _unanswered = Unanswered(&responder);
-        let input = Input::new(std::mem::take(&mut request.body));
+        let input = Input::new(std::mem::take(&mut request.body), ticket.cloned());
         let ran = context::fresh(py, || self.run(py, &request, input, &responder));
         if let Err(error) | Ok(Err(error)) = ran {
             if responder.has_client_left() && error.is_instance_of::<PyOSError>(py) {

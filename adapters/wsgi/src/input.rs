@@ -1,7 +1,7 @@
 //! `wsgi.input` (PEP 3333, "Input and Error Streams"): the request body as a file, read as it arrives.
 
 use std::future::poll_fn;
-use std::sync::{Mutex, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
@@ -13,6 +13,7 @@ use twinspan::body::{Body, BodyError};
 use twinspan_bridge::bytes::Filling;
 
 use crate::block_on::block_on;
+use crate::ticket::Ticket;
 
 /// The request body for one application.
 #[pyclass(frozen)]
@@ -21,9 +22,10 @@ pub(crate) struct Input {
 }
 
 impl Input {
-    pub(crate) fn new(body: Body) -> Self {
+    /// `ticket` is that of a request with a deadline.
+    pub(crate) fn new(body: Body, ticket: Option<Arc<Ticket>>) -> Self {
         Self {
-            reader: Mutex::new(Reader::new(body)),
+            reader: Mutex::new(Reader::new(body, ticket)),
         }
     }
 
@@ -169,15 +171,18 @@ struct Reader {
     finished: bool,
     /// The response was complete before the body was read.
     discarded: bool,
+    /// Of a request with a deadline.
+    ticket: Option<Arc<Ticket>>,
 }
 
 impl Reader {
-    fn new(body: Body) -> Self {
+    fn new(body: Body, ticket: Option<Arc<Ticket>>) -> Self {
         Self {
             finished: body.is_finished(),
             body,
             rest: Bytes::new(),
             discarded: false,
+            ticket,
         }
     }
 
@@ -254,6 +259,14 @@ impl Reader {
             let reason = "the response is complete".to_owned();
             return Poll::Ready(Err(BodyError::Aborted(reason)));
         }
+        if let Some(ticket) = &self.ticket
+            && ticket.poll_abandoned(cx).is_ready()
+        {
+            // A slow upload must not look like a stuck application. The connection gets rid of the rest.
+            self.discarded = true;
+            drop(std::mem::take(&mut self.body));
+            return Poll::Ready(Err(BodyError::Disconnected));
+        }
         let piece = ready!(self.body.poll_data(cx)).transpose()?;
         self.finished = piece.is_none() || self.body.is_finished();
         let more = piece.is_some();
@@ -282,7 +295,7 @@ mod tests {
             sender.push(Bytes::from_static(piece.as_bytes())).unwrap();
         }
         sender.finish();
-        Reader::new(Body::from(receiver))
+        Reader::new(Body::from(receiver), None)
     }
 
     #[test]
@@ -310,7 +323,7 @@ mod tests {
     #[test]
     fn what_has_arrived_is_given_without_waiting_and_only_if_it_is_enough() {
         let (mut sender, receiver) = channel(usize::MAX);
-        let mut reader = Reader::new(Body::from(receiver));
+        let mut reader = Reader::new(Body::from(receiver), None);
         assert_eq!(reader.arrived(Until::End, 1).unwrap(), None);
         sender.push(Bytes::from_static(b"abc\nde")).unwrap();
         let mut arrived = |until, limit| reader.arrived(until, limit).unwrap();
@@ -327,7 +340,7 @@ mod tests {
     #[test]
     fn a_read_of_nothing_asks_the_client_for_nothing() {
         let (_sender, receiver) = channel(usize::MAX);
-        let mut reader = Reader::new(Body::from(receiver));
+        let mut reader = Reader::new(Body::from(receiver), None);
         for until in [Until::End, Until::LineEnd] {
             assert_eq!(reader.arrived(until, 0).unwrap().unwrap(), "");
         }
@@ -338,7 +351,7 @@ mod tests {
         let (mut sender, receiver) = channel(usize::MAX);
         sender.push(Bytes::from_static(b"half")).unwrap();
         drop(sender);
-        let mut reader = Reader::new(Body::from(receiver));
+        let mut reader = Reader::new(Body::from(receiver), None);
         assert_eq!(reader.read(Until::End, 2).unwrap(), "ha");
         assert!(reader.read(Until::End, usize::MAX).is_err());
     }

@@ -13,5 +13,7 @@ mod file_wrapper;
 mod input;
 mod pool;
 mod response;
+mod stuck;
+mod ticket;
 
 pub use application::WsgiApplication;

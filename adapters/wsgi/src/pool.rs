@@ -7,6 +7,9 @@
 //! thread is woken while the first runs. If it comes to run because the first one waits, more jobs wake
 //! one from then on; if there was nothing for it to do, the next trial is put off. What a trial has not
 //! found, the [watch](Pool::check) does. The pool knows neither Python nor how threads are made.
+//!
+//! A thread whose job takes too long can be [abandoned](Pool::abandon): the pool then may have another in
+//! its place, but no more than it has of its own, because stuck threads hold memory and connections.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -33,6 +36,8 @@ struct State<J> {
     /// Threads that exist.
     threads: usize,
     busy: usize,
+    /// Busy threads that nobody waits for any more.
+    abandoned: usize,
     /// A thread was woken and does not run yet.
     waking: Option<Woken>,
     trial: Trial,
@@ -123,6 +128,8 @@ pub(crate) enum Idle {
     NoJob,
     /// Other threads will have taken what waits sooner.
     NotNeeded,
+    /// It was abandoned, has come back, and its place is taken.
+    Replaced,
 }
 
 /// An error means that the wait was given up.
@@ -138,10 +145,65 @@ struct Parked {
     woken: Mutex<bool>,
 }
 
-/// Every thread is busy and the queue is full.
+/// Why a job is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Full {
-    pub(crate) waiting: usize,
+pub(crate) enum Refused {
+    /// Every thread is busy and the queue is full.
+    Full { waiting: usize },
+    /// More threads were abandoned than can be replaced.
+    Exhausted { abandoned: usize },
+}
+
+/// A thread was abandoned.
+#[derive(Debug)]
+pub(crate) struct Loss<J> {
+    /// Threads that are abandoned now.
+    pub(crate) abandoned: usize,
+    /// This one is the first that is not replaced.
+    pub(crate) exhausts: bool,
+    /// Jobs that waited, where no thread is left to run them.
+    pub(crate) left: Vec<J>,
+}
+
+impl<J> State<J> {
+    /// Threads that there may be.
+    fn room(&self, threads: usize) -> usize {
+        threads + self.abandoned.min(threads)
+    }
+
+    /// A thread has come back that was replaced.
+    fn has_one_too_many(&self, threads: usize) -> bool {
+        self.threads.saturating_sub(self.abandoned) > threads
+    }
+
+    /// Threads that run a job which somebody waits for.
+    fn running(&self) -> usize {
+        self.busy.saturating_sub(self.abandoned)
+    }
+
+    fn has_settled(&self) -> bool {
+        self.running() == 0 && self.jobs.is_empty()
+    }
+
+    /// Only abandoned threads are left.
+    fn is_empty(&self) -> bool {
+        self.threads <= self.abandoned
+    }
+
+    fn leave(&mut self) {
+        self.threads -= 1;
+        self.tell_waiting();
+    }
+
+    /// Tells those who wait, if what they wait for has come about.
+    fn tell_waiting(&mut self) {
+        if !self.settled.is_empty() && self.has_settled() {
+            tell(std::mem::take(&mut self.settled));
+        }
+        if !self.empty.is_empty() && self.is_empty() {
+            tell(std::mem::take(&mut self.empty));
+        }
+    }
 }
 
 impl<J> fmt::Debug for Pool<J> {
@@ -163,6 +225,7 @@ impl<J> Pool<J> {
                 idle: Vec::new(),
                 threads: 0,
                 busy: 0,
+                abandoned: 0,
                 waking: None,
                 trial: Trial::default(),
                 taken: 0,
@@ -184,17 +247,21 @@ impl<J> Pool<J> {
     /// Hands over a job; never waits.
     ///
     /// # Errors
-    /// [`Full`] gives the job back when it would have to wait behind `queue` others.
-    pub(crate) fn submit(&self, job: J) -> Result<Submitted, (J, Full)> {
+    /// [`Refused`] gives the job back when it would have to wait behind `queue` others, or for ever.
+    pub(crate) fn submit(&self, job: J) -> Result<Submitted, (J, Refused)> {
         let mut state = self.lock();
+        let abandoned = state.abandoned;
+        if abandoned > self.threads {
+            return Err((job, Refused::Exhausted { abandoned }));
+        }
         let waiting = state.jobs.len();
-        let free = self.threads.saturating_sub(state.busy);
+        let free = state.room(self.threads).saturating_sub(state.busy);
         if state.closed || waiting >= self.queue + free {
-            return Err((job, Full { waiting }));
+            return Err((job, Refused::Full { waiting }));
         }
         state.jobs.push_back(job);
         let may_wake = state.waking.is_none() && !state.idle.is_empty();
-        if may_wake && (state.busy == 0 || state.trial.is_due()) {
+        if may_wake && (state.running() == 0 || state.trial.is_due()) {
             state.waking = Some(state.woken_now());
             return Ok(Submitted::Wake);
         }
@@ -234,28 +301,24 @@ impl<J> Pool<J> {
     /// Counts the calling thread, or the one about to be made, among the pool's; `false` when there are enough.
     pub(crate) fn join(&self) -> bool {
         let mut state = self.lock();
-        if state.closed || state.threads >= self.threads {
+        if state.closed || state.threads >= state.room(self.threads) {
             return false;
         }
         state.threads += 1;
         true
     }
 
-    /// Takes a counted thread out again.
+    /// Takes a counted thread out again that could not be made.
     pub(crate) fn leave(&self) {
-        let mut state = self.lock();
-        state.threads -= 1;
-        if state.threads == 0 {
-            tell(std::mem::take(&mut state.empty));
-        }
+        self.lock().leave();
     }
 
-    /// Returns when no thread is left. Only a closed pool comes to that.
+    /// Returns when no thread is left but those that are abandoned. Only a closed pool comes to that.
     pub(crate) async fn empty(&self) {
         let (send, receive) = oneshot::channel();
         {
             let mut state = self.lock();
-            if state.threads == 0 {
+            if state.is_empty() {
                 return;
             }
             state.empty.push(send);
@@ -264,13 +327,16 @@ impl<J> Pool<J> {
         let _ = receive.await;
     }
 
-    /// Waits, on a thread that has nothing to do according to [`Pool::take`]; `false` when the pool is closed.
+    /// Waits, on a thread that has nothing to do according to [`Pool::take`]; `false` when it has
+    /// left the pool.
     pub(crate) fn wait(&self, because: Idle) -> bool {
         let mut state = self.lock();
-        if state.closed {
+        let replaced = because == Idle::Replaced && state.has_one_too_many(self.threads);
+        if state.closed || replaced {
+            state.leave();
             return false;
         }
-        if because == Idle::NoJob && !state.jobs.is_empty() {
+        if because != Idle::NotNeeded && !state.jobs.is_empty() {
             return true;
         }
         let parked = Arc::new(Parked {
@@ -293,6 +359,9 @@ impl<J> Pool<J> {
         if arrived && self.is_superfluous(&mut state) {
             return Err(Idle::NotNeeded);
         }
+        if state.has_one_too_many(self.threads) {
+            return Err(Idle::Replaced);
+        }
         let Some(job) = state.jobs.pop_front() else {
             return Err(Idle::NoJob);
         };
@@ -313,7 +382,7 @@ impl<J> Pool<J> {
         };
         if state.jobs.is_empty() {
             state.trial.failed();
-        } else if state.busy > 0 {
+        } else if state.running() > 0 {
             // They have finished jobs meanwhile, and were only interrupted because its turn had come.
             if state.taken != woken.taken && woken.at.elapsed() >= self.turn {
                 state.trial.failed();
@@ -329,25 +398,55 @@ impl<J> Pool<J> {
         let state = self.lock();
         state.idle.is_empty()
             && state.waking.is_none()
-            && state.threads < self.threads
+            && state.threads < state.room(self.threads)
             && !state.closed
+    }
+
+    /// Nobody waits for the job of a busy thread any more: it does not count as busy, and another may take
+    /// its place. [`Pool::returned`] follows if the thread ever comes to its end.
+    pub(crate) fn abandon(&self) -> Loss<J> {
+        let mut state = self.lock();
+        state.abandoned += 1;
+        let left = if state.abandoned > self.threads && state.is_empty() {
+            std::mem::take(&mut state.jobs).into()
+        } else {
+            Vec::new()
+        };
+        state.tell_waiting();
+        Loss {
+            abandoned: state.abandoned,
+            exhausts: state.abandoned == self.threads + 1,
+            left,
+        }
+    }
+
+    /// An abandoned thread has come to the end of its job; [`Pool::finished`] follows.
+    pub(crate) fn returned(&self) {
+        self.lock().abandoned -= 1;
+    }
+
+    /// Takes out the first waiting job that `is` the one.
+    pub(crate) fn withdraw(&self, is: impl Fn(&J) -> bool) -> Option<J> {
+        let mut state = self.lock();
+        let place = state.jobs.iter().position(is)?;
+        let job = state.jobs.remove(place);
+        state.tell_waiting();
+        job
     }
 
     /// The thread has finished its job.
     pub(crate) fn finished(&self) {
         let mut state = self.lock();
         state.busy -= 1;
-        if state.busy == 0 && state.jobs.is_empty() && !state.settled.is_empty() {
-            tell(std::mem::take(&mut state.settled));
-        }
+        state.tell_waiting();
     }
 
-    /// Returns when nothing runs and nothing waits.
+    /// Returns when nothing runs that was not abandoned, and nothing waits.
     pub(crate) async fn settled(&self) {
         let (send, receive) = oneshot::channel();
         {
             let mut state = self.lock();
-            if state.busy == 0 && state.jobs.is_empty() {
+            if state.has_settled() {
                 return;
             }
             state.settled.push(send);
@@ -359,8 +458,9 @@ impl<J> Pool<J> {
         let state = self.lock();
         PoolLoad {
             threads: self.threads,
-            busy: state.busy,
+            busy: state.running(),
             waiting: state.jobs.len(),
+            abandoned: state.abandoned,
         }
     }
 
@@ -425,7 +525,6 @@ mod tests {
                         pool.finished();
                     };
                 }
-                pool.leave();
             });
         }
     }
@@ -480,13 +579,14 @@ mod tests {
         submit(&pool, Box::new(|| ()));
         submit(&pool, Box::new(|| ()));
         let (_, full) = pool.submit(Box::new(|| ())).err().unwrap();
-        assert_eq!(full, Full { waiting: 2 });
+        assert_eq!(full, Refused::Full { waiting: 2 });
         assert_eq!(
             pool.load(),
             PoolLoad {
                 threads: 1,
                 busy: 1,
-                waiting: 2
+                waiting: 2,
+                abandoned: 0,
             }
         );
         release.send(()).unwrap();
@@ -559,9 +659,139 @@ mod tests {
     #[test]
     fn closing_gives_back_what_waits_and_ends_the_threads() {
         let pool: Arc<Pool<Box<dyn FnOnce() + Send>>> = Arc::new(Pool::new(1, 10, TURN));
+        assert!(pool.join());
         submit(&pool, Box::new(|| ()));
         assert_eq!(pool.close().len(), 1);
         assert!(!pool.wait(Idle::NoJob));
         assert!(pool.submit(Box::new(|| ())).is_err());
+    }
+
+    /// A thread joins and takes a job, as far as the pool can tell.
+    fn begin(pool: &Pool<u32>, job: u32) {
+        assert!(pool.join());
+        pool.submit(job).unwrap();
+        assert_eq!(pool.take(false), Ok(job));
+    }
+
+    /// The job of a thread that was abandoned ends after all.
+    fn come_back(pool: &Pool<u32>) {
+        pool.returned();
+        pool.finished();
+    }
+
+    #[test]
+    fn as_many_threads_as_the_pool_has_are_replaced_and_no_more() {
+        for threads in [1, 2, 5] {
+            let pool = Pool::new(threads, 10, TURN);
+            for abandoned in 1..=threads {
+                begin(&pool, 0);
+                let loss = pool.abandon();
+                assert_eq!((loss.abandoned, loss.exhausts), (abandoned, false));
+                assert!(pool.should_grow());
+                assert!(!pool.load().is_exhausted());
+            }
+            begin(&pool, 0);
+            let loss = pool.abandon();
+            assert_eq!((loss.abandoned, loss.exhausts), (threads + 1, true));
+            assert!(pool.load().is_exhausted());
+            let (_, refused) = pool.submit(0).unwrap_err();
+            let abandoned = threads + 1;
+            assert_eq!(refused, Refused::Exhausted { abandoned });
+            // What the pool had left of its size goes on, no more.
+            for _ in 1..threads {
+                assert!(pool.join());
+            }
+            assert!(!pool.join());
+
+            come_back(&pool);
+            assert!(
+                pool.submit(0).is_ok(),
+                "one is back, and the pool serves again"
+            );
+        }
+    }
+
+    #[test]
+    fn what_waits_is_given_back_when_no_thread_is_left_to_run_it() {
+        let pool = Pool::new(2, 10, TURN);
+        for _ in 0..2 {
+            begin(&pool, 0);
+            pool.abandon();
+        }
+        begin(&pool, 0);
+        begin(&pool, 0);
+        pool.submit(1).unwrap();
+        assert!(pool.abandon().left.is_empty(), "a thread is left");
+        assert_eq!(pool.abandon().left, vec![1]);
+    }
+
+    #[test]
+    fn a_thread_that_comes_back_takes_its_place_unless_it_has_been_taken() {
+        for replaced in [false, true] {
+            let pool = Pool::new(1, 10, TURN);
+            begin(&pool, 0);
+            pool.abandon();
+            if replaced {
+                assert!(pool.join());
+            }
+            pool.submit(1).unwrap();
+            come_back(&pool);
+            let expected = if replaced { Err(Idle::Replaced) } else { Ok(1) };
+            assert_eq!(pool.take(false), expected);
+        }
+    }
+
+    #[test]
+    fn of_two_threads_that_find_one_too_many_one_stays() {
+        let pool = Pool::new(1, 10, TURN);
+        begin(&pool, 0);
+        pool.abandon();
+        begin(&pool, 1);
+        pool.submit(2).unwrap();
+        come_back(&pool);
+        pool.finished();
+        assert_eq!(pool.take(false), Err(Idle::Replaced));
+        assert_eq!(pool.take(false), Err(Idle::Replaced));
+        assert!(!pool.wait(Idle::Replaced), "one leaves");
+        assert!(pool.wait(Idle::Replaced));
+        assert_eq!(pool.take(true), Ok(2));
+    }
+
+    #[test]
+    fn an_abandoned_thread_takes_no_room_from_others() {
+        let pool = Pool::new(1, 0, TURN);
+        begin(&pool, 0);
+        assert!(pool.submit(1).is_err());
+        pool.abandon();
+        assert_eq!(pool.load().busy, 0);
+        assert!(pool.submit(1).is_ok());
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_an_abandoned_thread() {
+        let pool = Pool::new(1, 10, TURN);
+        begin(&pool, 0);
+        let mut settled = std::pin::pin!(pool.settled());
+        let mut empty = std::pin::pin!(pool.empty());
+        assert!(futures_pending(settled.as_mut()).await);
+        assert!(futures_pending(empty.as_mut()).await);
+        pool.abandon();
+        settled.await;
+        empty.await;
+        come_back(&pool);
+        pool.leave();
+        pool.settled().await;
+        pool.empty().await;
+    }
+
+    #[test]
+    fn a_job_that_is_taken_out_leaves_its_place_to_another() {
+        let pool = Pool::new(1, 1, TURN);
+        begin(&pool, 0);
+        pool.submit(1).unwrap();
+        assert!(pool.submit(2).is_err());
+        assert_eq!(pool.withdraw(|job| *job == 2), None);
+        assert_eq!(pool.withdraw(|job| *job == 1), Some(1));
+        assert!(pool.submit(2).is_ok());
     }
 }

@@ -169,7 +169,9 @@ def stream(by: str) -> ResponseReturnValue:
         for row in rows(by):
             yield f"{row} {threading.get_ident()}{' ' * int(request.args.get('width', 0))}\n"
 
-    return Response(stream_with_context(lines()), mimetype="text/plain")
+    response = Response(stream_with_context(lines()), mimetype="text/plain")
+    response.call_on_close(lambda: count("streams closed"))
+    return response
 
 
 class Marked:

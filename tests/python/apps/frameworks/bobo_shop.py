@@ -3,7 +3,7 @@
 import json
 
 import bobo
-import webob
+import webob.static
 
 from . import shop
 

@@ -121,6 +121,8 @@ class Exchange(ABC):
 class Connection(ABC):
     """One connection, on which requests may follow another."""
 
+    socket: socket.socket
+
     @abstractmethod
     def start(
         self,
@@ -152,13 +154,14 @@ class Connection(ABC):
         return exchange.answer()
 
 
-def connect(protocol: str, port: int, *, buffer: int | None = None) -> Connection:
+def connect(protocol: str, address: str, *, buffer: int | None = None) -> Connection:
     """A connection that reads about `buffer` bytes ahead, where that is given."""
-    stream = socket.socket()
+    host, _, place = address.rpartition(":")
+    stream = socket.socket(socket.AF_UNIX if host == "unix" else socket.AF_INET)
     stream.settimeout(LONG)
     if buffer is not None:
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
-    stream.connect(("127.0.0.1", port))
+    stream.connect(place if host == "unix" else (host, int(place)))
     if protocol == HTTP_2:
         return Http2(stream)
     return Http1(stream, protocol)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
+from adapters.raw import Client
 from conformance.wsgi.clients import HTTP_1_0, HTTP_1_1, HTTP_2, Broken, connect
 
 if TYPE_CHECKING:
@@ -13,6 +14,12 @@ if TYPE_CHECKING:
     from twinspan.testing import Server
 
 where_a_status_has_a_reason = pytest.mark.parametrize("protocol", [HTTP_1_0, HTTP_1_1])
+where_a_body_need_not_tell_its_length = pytest.mark.parametrize("protocol", [HTTP_1_1, HTTP_2])
+where_a_connection_can_be_half_closed = pytest.mark.parametrize("protocol", [HTTP_1_0, HTTP_1_1])
+where_a_target_may_be_absolute = pytest.mark.parametrize("protocol", [HTTP_1_0, HTTP_1_1])
+where_the_host_may_be_missing = pytest.mark.parametrize("protocol", [HTTP_1_0])
+where_there_is_a_prefix = pytest.mark.parametrize("mount", ["/mounted"])
+where_the_next_request_follows_in_the_same_bytes = pytest.mark.parametrize("protocol", [HTTP_1_1])
 where_there_are_chunks = pytest.mark.parametrize("protocol", [HTTP_1_1])
 where_the_end_of_the_connection_ends_a_body = pytest.mark.parametrize("protocol", [HTTP_1_0])
 where_a_connection_has_many_streams = pytest.mark.parametrize("protocol", [HTTP_2])
@@ -39,9 +46,13 @@ class Site:
 
     def connect(self, buffer: int | None = None) -> Connection:
         """A connection that ends with the test."""
-        connection = connect(self.protocol, self.server.port, buffer=buffer)
+        connection = connect(self.protocol, self.server.address, buffer=buffer)
         self._connections.append(connection)
         return connection
+
+    def raw(self) -> Client:
+        """A client that sends what no other does."""
+        return Client(self.server.port)
 
     def start(
         self,
