@@ -101,7 +101,9 @@ impl WsgiApplication {
         let threads = config.threads.max(1);
         let name: Arc<str> = config.name.as_str().into();
         let errors = Bound::new(py, ErrorStream::new(Arc::clone(&name)))?;
-        let environ = EnvironFactory::new(&errors, threads > 1, multiprocess)?;
+        // The thread that takes the place of an abandoned one runs beside it.
+        let multithread = threads > 1 || config.timeout_request.is_some();
+        let environ = EnvironFactory::new(&errors, multithread, multiprocess)?;
         let turn: f64 = py
             .import("sys")?
             .call_method0("getswitchinterval")?

@@ -566,7 +566,8 @@ def test_every_way_to_read_gives_the_same_bytes_and_nothing_past_the_end(
     assert seen[-4:] == [b""] * 4
 
 
-def test_a_body_that_breaks_off_raises_and_goes_on_raising(serve: Serve) -> None:
+@pytest.mark.parametrize("length", [10, 10_000_000])
+def test_a_body_that_breaks_off_raises_and_goes_on_raising(serve: Serve, length: int) -> None:
     outcomes: list[Any] = []
     done = threading.Event()
 
@@ -576,7 +577,7 @@ def test_a_body_that_breaks_off_raises_and_goes_on_raising(serve: Serve) -> None
         return []
 
     with Client(serve(wsgi(handler)).port) as client:
-        client.start("POST", "/", 10)
+        client.start("POST", "/", length)
         client.send(b"half")
     assert done.wait(TIMEOUT)
     assert outcomes == [ConnectionResetError] * 3
@@ -798,6 +799,22 @@ def test_the_environ_holds_what_pep_3333_asks_for_in_its_types(serve: Serve) -> 
         assert callable(getattr(environ["wsgi.errors"], method))
     assert seen[1] is not environ
     assert "CONTENT_TYPE" not in seen[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [({"threads": 1}, b"False"), ({"threads": 2}, b"True"), ({"timeout_request": 5}, b"True")],
+    ids=str,
+)
+def test_multithread_says_whether_two_requests_can_run_at_once(
+    serve: Serve, options: dict[str, object], expected: bytes
+) -> None:
+    def handler(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        start_response("200 OK", [])
+        return [str(environ["wsgi.multithread"]).encode()]
+
+    with Client(serve(wsgi(handler), **{"threads": 1, **options}).port) as client:
+        assert client.ask().body == expected
 
 
 def test_cookies_that_http2_splits_are_one_cookie_header_again(serve: Serve) -> None:
