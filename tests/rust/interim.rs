@@ -177,3 +177,30 @@ async fn http_1_0_gets_none() {
     client.send("GET / HTTP/1.0\r\n\r\n").await;
     assert_eq!(next(&mut client).await, (200, vec![], "true".into()));
 }
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_written_within_an_interim_response() {
+    // Two of them are more than the pipe holds: the second one is half written when hyper says 100.
+    let long = "x".repeat(60_000);
+    let value = long.clone();
+    let server = Server::new(Fake::new(move |mut request| {
+        let value = value.clone();
+        async move {
+            for _ in 0..2 {
+                send(request.interim.as_ref(), &value);
+                tokio::task::yield_now().await;
+            }
+            let data = request.body.data().await.unwrap().unwrap();
+            Ok(Response::new(Body::from(data)))
+        }
+    }));
+    let mut client = server.connect();
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n";
+    client.send(head).await;
+    assert!(client.is_open().await);
+    assert_eq!(next(&mut client).await, early(&long));
+    assert_eq!(next(&mut client).await, early(&long));
+    assert_eq!(next(&mut client).await.0, 100);
+    client.send("hi").await;
+    assert_eq!(next(&mut client).await, (200, vec![], "hi".into()));
+}
