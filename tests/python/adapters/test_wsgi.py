@@ -722,6 +722,28 @@ def test_continue_is_said_when_the_application_reads_and_not_before(serve: Serve
         assert client.answer().body == b"body"
 
 
+@pytest.mark.parametrize("way", ["whole", "stream", "read nothing", "hints"])
+def test_an_application_that_refuses_a_body_unread_is_not_preceded_by_continue(
+    serve: Serve, way: str
+) -> None:
+    def handler(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        if way == "read nothing":
+            assert environ["wsgi.input"].read(0) == environ["wsgi.input"].readline(0) == b""
+        elif way == "hints":
+            environ["wsgi.early_hints"]([("X-App", "1")])
+        start_response("413 Too Large", [])
+        return iter([b"too ", b"large"]) if way == "stream" else [b"too large"]
+
+    with Client(serve(wsgi(handler)).port) as client:
+        client.start("POST", "/", 10**9, expect="100-continue")
+        if way == "hints":
+            assert client.head().status == 103
+        answer = client.answer()
+        assert (answer.status, answer.body) == (413, b"too large")
+        # The body may come or not: nobody could tell it from the next request.
+        assert client.ends()
+
+
 def test_an_unread_body_does_not_hold_up_the_connection_although_the_environ_is_kept(
     serve: Serve,
 ) -> None:
