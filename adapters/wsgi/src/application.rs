@@ -511,9 +511,16 @@ impl Shared {
         );
         let _unanswered = Unanswered(&responder);
         let input = Input::new(std::mem::take(&mut request.body), ticket.cloned());
-        let ran = context::fresh(py, || self.run(py, &request, input, &responder));
+        let mut cut_off = false;
+        let ran = context::fresh(py, || {
+            let input = Bound::new(py, input)?;
+            let ran = self.run(py, &request, &input, &responder);
+            cut_off = input.get().is_cut_off();
+            ran
+        });
         if let Err(error) | Ok(Err(error)) = ran {
-            if responder.has_client_left() && error.is_instance_of::<PyOSError>(py) {
+            let client_left = cut_off || responder.has_client_left();
+            if client_left && error.is_instance_of::<PyOSError>(py) {
                 debug!(app = %self.name, "the client left before the response was complete");
             } else {
                 error!(app = %self.name, "an application raised\n{}", traceback(py, &error).trim_end());
@@ -527,11 +534,10 @@ impl Shared {
         &self,
         py: Python<'_>,
         request: &Request,
-        input: Input,
+        input: &Bound<'_, Input>,
         responder: &Arc<Responder>,
     ) -> PyResult<()> {
-        let input = Bound::new(py, input)?;
-        let environ = self.environ.build(py, request, &input)?;
+        let environ = self.environ.build(py, request, input)?;
         let early_hints = EarlyHints {
             responder: Arc::clone(responder),
         };

@@ -80,7 +80,7 @@ impl EnvironFactory {
         &self,
         py: Python<'py>,
         request: &Request,
-        input: &Bound<'py, Input>,
+        input: &Bound<'_, Input>,
     ) -> PyResult<Bound<'py, PyDict>> {
         let environ = self.template.bind(py).copy()?;
         let head = &request.head;
