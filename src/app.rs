@@ -222,6 +222,9 @@ pub enum AppError {
     /// Broke the protocol, or cannot be asked: 500.
     #[error("{0}")]
     Failed(String),
+    /// Could not go on without the rest of a body that its client stopped sending: 400 (RFC 9112 §8).
+    #[error("the client stopped sending")]
+    Incomplete,
     /// Every thread is busy and the queue is full: 503 with `Retry-After` (RFC 9110 §15.6.4).
     #[error("{waiting} requests wait already")]
     Overloaded { waiting: usize },

@@ -238,6 +238,7 @@ fn failed(app: &App, error: &AppError) -> Response {
             error!(app = %app.name, problem, "a request failed");
             return internal_error();
         }
+        AppError::Incomplete => (StatusCode::BAD_REQUEST, "the request is incomplete\n"),
         AppError::Overloaded { waiting } => {
             warn!(app = %app.name, waiting, "a request was turned away: every thread is busy");
             (StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable\n")

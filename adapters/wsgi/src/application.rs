@@ -519,13 +519,14 @@ impl Shared {
             ran
         });
         if let Err(error) | Ok(Err(error)) = ran {
-            let client_left = cut_off || responder.has_client_left();
-            if client_left && error.is_instance_of::<PyOSError>(py) {
+            let of_client = error.is_instance_of::<PyOSError>(py);
+            if of_client && (cut_off || responder.has_client_left()) {
                 debug!(app = %self.name, "the client left before the response was complete");
+                responder.fail(AppError::Incomplete);
             } else {
                 error!(app = %self.name, "an application raised\n{}", traceback(py, &error).trim_end());
+                responder.fail(AppError::Raised);
             }
-            responder.fail(AppError::Raised);
         }
         self.errors.get().end(py);
     }

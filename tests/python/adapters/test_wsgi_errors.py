@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -142,7 +143,10 @@ def test_a_client_that_stops_sending_is_no_error_of_the_application(server: Comm
     with Client(server.port) as client:
         client.start("POST", "/read", 10)
         client.send(b"half")
-    server.wait_for_line('"POST /read')
+        client.socket.shutdown(socket.SHUT_WR)
+        assert client.answer().status == 400
+        assert client.ends()
+    server.wait_for_line('"POST /read HTTP/1.1" 400 ')
     ask(server, "/print")
     assert logged(server, "printed") == ["printed in pieces"]
     assert "Traceback" not in server.text
