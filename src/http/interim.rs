@@ -7,7 +7,7 @@
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
@@ -55,14 +55,16 @@ pub(super) struct Queue {
     turn: AtomicU64,
     waiting: AtomicBool,
     heads: Mutex<Heads>,
-    /// The task of the connection, which is one and the same from its beginning to its end.
-    task: OnceLock<Waker>,
+    /// The task is known, or not wanted any more.
+    driven: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct Heads {
     turn: u64,
     bytes: BytesMut,
+    /// The task of the connection, which is one and the same until an upgrade.
+    task: Option<Waker>,
 }
 
 impl Queue {
@@ -85,15 +87,25 @@ impl Queue {
         }
         heads.bytes.extend_from_slice(head);
         self.waiting.store(true, Ordering::Release);
+        let task = heads.task.clone();
         drop(heads);
-        if let Some(task) = self.task.get() {
-            task.wake_by_ref();
+        if let Some(task) = task {
+            task.wake();
         }
     }
 
-    /// Remembers whom to wake.
+    /// Remembers whom to wake, the first time.
     pub(super) fn driven_by(&self, cx: &Context<'_>) {
-        self.task.get_or_init(|| cx.waker().clone());
+        if !self.driven.load(Ordering::Relaxed) {
+            self.driven.store(true, Ordering::Relaxed);
+            self.lock().task = Some(cx.waker().clone());
+        }
+    }
+
+    /// Forgets the task: its memory would stay for as long as the connection lives under another protocol.
+    pub(super) fn upgraded(&self) {
+        self.driven.store(true, Ordering::Relaxed);
+        self.lock().task = None;
     }
 
     pub(super) fn is_waiting(&self) -> bool {
@@ -126,5 +138,32 @@ impl Queue {
         }
         let next = self.turn.load(Ordering::Relaxed).wrapping_add(1);
         self.turn.store(next, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::task::Wake;
+
+    struct Task;
+
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    #[test]
+    fn a_task_is_remembered_until_an_upgrade_and_no_longer() {
+        let task = Arc::new(Task);
+        let waker = Waker::from(Arc::clone(&task));
+        let queue = Queue::default();
+        let held = || Arc::strong_count(&task) - 2;
+        for _ in 0..2 {
+            queue.driven_by(&Context::from_waker(&waker));
+            assert_eq!(held(), 1);
+        }
+        queue.upgraded();
+        queue.driven_by(&Context::from_waker(&waker));
+        assert_eq!(held(), 0);
     }
 }

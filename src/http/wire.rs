@@ -94,6 +94,7 @@ impl Control {
     /// The bytes after the request head belong to another protocol now.
     pub fn upgraded(&self) {
         self.upgrade.store(UPGRADE_ACCEPTED, Ordering::Release);
+        self.interim.upgraded();
     }
 
     /// The request that asked for another protocol was answered over this one.
