@@ -32,7 +32,7 @@ use crate::errors::ErrorStream;
 use crate::input::Input;
 use crate::lead;
 use crate::pool::{Check, Idle, Pool, Refused, Submitted};
-use crate::response::{Responder, StartResponse};
+use crate::response::{EarlyHints, Responder, StartResponse};
 use crate::stuck::Reports;
 use crate::ticket::{Expired, Runner, Ticket};
 
@@ -422,6 +422,16 @@ impl Drop for Running<'_> {
     }
 }
 
+/// Answers a request whose thread panics, although the application may have kept what answers it.
+struct Unanswered<'a>(&'a Responder);
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        let problem = "the application ended without a response";
+        self.0.fail(AppError::Failed(problem.into()));
+    }
+}
+
 impl Shared {
     /// Hands a job to the threads; a refused one is dropped.
     fn submit(&self, job: Job) -> Result<(), Refused> {
@@ -566,17 +576,27 @@ impl Shared {
             outbox,
             Arc::clone(&self.lender),
             &request.head.method,
+            request.interim.take(),
             reply_to,
         );
+        let _unanswered = Unanswered(&responder);
         let input = Input::new(std::mem::take(&mut request.body), ticket.cloned());
-        let ran = context::fresh(py, || self.run(py, &request, input, &responder));
+        let mut cut_off = false;
+        let ran = context::fresh(py, || {
+            let input = Bound::new(py, input)?;
+            let ran = self.run(py, &request, &input, &responder);
+            cut_off = input.get().is_cut_off();
+            ran
+        });
         if let Err(error) | Ok(Err(error)) = ran {
-            if responder.has_client_left() && error.is_instance_of::<PyOSError>(py) {
+            let of_client = error.is_instance_of::<PyOSError>(py);
+            if of_client && (cut_off || responder.has_client_left()) {
                 debug!(app = %self.name, "the client left before the response was complete");
+                responder.fail(AppError::Incomplete);
             } else {
                 error!(app = %self.name, "an application raised\n{}", traceback(py, &error).trim_end());
+                responder.fail(AppError::Raised);
             }
-            responder.fail(AppError::Raised);
         }
         self.errors.get().end(py);
     }
@@ -585,11 +605,17 @@ impl Shared {
         &self,
         py: Python<'_>,
         request: &Request,
-        input: Input,
+        input: &Bound<'_, Input>,
         responder: &Arc<Responder>,
     ) -> PyResult<()> {
-        let input = Bound::new(py, input)?;
-        let environ = self.environ.build(py, request, &input)?;
+        let environ = self.environ.build(py, request, input)?;
+        let early_hints = EarlyHints {
+            responder: Arc::clone(responder),
+        };
+        environ.set_item(
+            intern!(py, "wsgi.early_hints"),
+            Bound::new(py, early_hints)?,
+        )?;
         let start_response = StartResponse {
             responder: Arc::clone(responder),
         };
