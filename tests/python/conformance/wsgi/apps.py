@@ -40,17 +40,23 @@ def wrapped(app: Application | Faulty | Bare) -> Application:
     """What the server gets: with the validator around it, unless it says otherwise."""
     if isinstance(app, Faulty):
         return app.app
-    if isinstance(app, Bare):
-        inner = app.app
-        looking: Any = validator(lambda _environ, _start_response: [])
+    inner = app.app if isinstance(app, Bare) else app
+    checked: Any = checking(inner) if isinstance(app, Bare) else validator(inner)
+    # The log calls an application by its name.
+    checked.__name__ = getattr(inner, "__name__", type(inner).__name__)
+    return checked
 
-        def checked(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-            # It looks at the `environ` before it calls what it wraps, here an application for show.
-            looking(dict(environ), start_response).close()
-            return inner(environ, start_response)
 
-        return checked
-    return validator(app)
+def checking(app: Application) -> Any:
+    """Looks at the `environ` as the validator does, and leaves the rest to the application."""
+    looking: Any = validator(lambda _environ, _start_response: [])
+
+    def checked(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        # It looks before it calls what it wraps, here an application for show.
+        looking(dict(environ), start_response).close()
+        return app(environ, start_response)
+
+    return checked
 
 
 class Blocks:
