@@ -321,11 +321,11 @@ impl Drop for Clock {
     }
 }
 
-/// Makes a thread for the pool unless it has enough. It is one of Python's own, so that everything
+/// Makes a thread for the pool unless it has enough; whether it did. It is one of Python's own, so that everything
 /// that looks for the current thread finds it.
-pub(crate) fn start_thread(py: Python<'_>, shared: &Arc<Shared>) -> PyResult<()> {
+fn start_thread(py: Python<'_>, shared: &Arc<Shared>) -> PyResult<bool> {
     if !shared.pool.join() {
-        return Ok(());
+        return Ok(false);
     }
     let target = Bound::new(
         py,
@@ -346,7 +346,7 @@ pub(crate) fn start_thread(py: Python<'_>, shared: &Arc<Shared>) -> PyResult<()>
     if started.is_err() {
         shared.pool.leave();
     }
-    started.map(drop)
+    started.map(|_| true)
 }
 
 /// The life of one pool thread.
@@ -363,7 +363,8 @@ impl PoolThread {
             Ok(runner) => Arc::new(runner),
             Err(error) => {
                 error!(app = %shared.name, error = %summary(py, &error), "a thread does not know itself");
-                return shared.pool.leave();
+                shared.pool.leave();
+                return shared.pool.wake();
             }
         };
         let mut answers = Vec::new();
@@ -466,10 +467,15 @@ impl Shared {
 
     /// Makes another thread if there should be one.
     pub(crate) fn grow(self: &Arc<Self>, py: Python<'_>) {
-        if self.pool.grow()
-            && let Err(error) = start_thread(py, self)
-        {
+        if !self.pool.grow() {
+            return;
+        }
+        let made = start_thread(py, self).unwrap_or_else(|error| {
             error!(app = %self.name, error = %summary(py, &error), "a thread cannot be made");
+            false
+        });
+        if !made {
+            // Nobody is on the way: another may be woken.
             self.pool.wake();
         }
     }
