@@ -14,6 +14,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::body::Body;
+use crate::http::Interim;
+use crate::lead::Lead;
 use crate::route::MountPoint;
 use crate::ws::Handshake;
 
@@ -42,6 +44,12 @@ pub trait Application: Send + Sync + fmt::Debug + 'static {
     /// Runs before the worker accepts (ASGI `lifespan.startup`).
     fn startup(&self) -> BoxFuture<'_, Result<(), AppError>> {
         Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// Offers the I/O to threads of the application that would idle otherwise; nobody takes it by default.
+    /// Asked once, after [`Application::startup`], of an application that has its worker to itself.
+    fn may_lead(&self, lead: Lead) {
+        drop(lead);
     }
 
     /// Returns when nothing runs any more for requests that were accepted: a client may have its
@@ -142,6 +150,9 @@ pub struct Request {
     /// Who asked, as seen by the first proxy that is trusted.
     pub origin: Origin,
     pub conn: Arc<ConnInfo>,
+    /// Where interim responses go; `None` where the protocol has none (HTTP/1.0), or hyper no way to send
+    /// them (HTTP/2), and for an upgrade.
+    pub interim: Option<Interim>,
 }
 
 /// The client's side of a request after trusted proxies have been believed.
@@ -218,6 +229,9 @@ pub enum AppError {
     /// Broke the protocol, or cannot be asked: 500.
     #[error("{0}")]
     Failed(String),
+    /// Could not go on without the rest of a body that its client stopped sending: 400 (RFC 9112 §8).
+    #[error("the client stopped sending")]
+    Incomplete,
     /// Every thread is busy and the queue is full: 503 with `Retry-After` (RFC 9110 §15.6.4).
     #[error("{waiting} requests wait already")]
     Overloaded { waiting: usize },

@@ -21,7 +21,7 @@ use crate::app::{AppError, ConnInfo, Origin, Request, Response};
 use crate::body::{Body, BodyError};
 use crate::config::{Config, Limits, Timeouts};
 use crate::drain::Drain;
-use crate::http::{Control, forwarded, strict};
+use crate::http::{Control, Interim, forwarded, strict};
 use crate::metrics::access_log::{AccessLog, Entry};
 use crate::metrics::{Metrics, RefusedBy};
 use crate::route::{App, MountPoint, Refusal, Router, RuleInfo};
@@ -162,17 +162,22 @@ impl Dispatcher {
                 body.drain_on_drop();
             }
         }
+        let has_interim = head.version == Version::HTTP_11 && !upgrade;
         let request = Box::new(Request {
             head,
             body,
             at,
             origin: forwarded.origin,
             conn,
+            interim: has_interim.then(|| Interim::new(&record.control)),
         });
         if upgrade {
             return Ok(self.connect(app, request, &record.control).await);
         }
         let answer = app.application.call(request).await;
+        if has_interim {
+            record.control.end_interim().await;
+        }
         Ok(answer.unwrap_or_else(|error| failed(app, &error)))
     }
 
@@ -233,6 +238,7 @@ fn failed(app: &App, error: &AppError) -> Response {
             error!(app = %app.name, problem, "a request failed");
             return internal_error();
         }
+        AppError::Incomplete => (StatusCode::BAD_REQUEST, "the request is incomplete\n"),
         AppError::Overloaded { waiting } => {
             warn!(app = %app.name, waiting, "a request was turned away: every thread is busy");
             (StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable\n")

@@ -21,6 +21,7 @@ mod banner;
 
 pub mod supervisor;
 pub mod worker;
+pub mod lead;
 pub mod embedded;
 pub mod drain;
 

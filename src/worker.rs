@@ -16,6 +16,7 @@ use crate::dispatch::Dispatcher;
 use crate::drain::Drain;
 use crate::error::LoadError;
 use crate::http::serve_connection;
+use crate::lead::{self, Lead};
 use crate::listen::{Acceptor, Listener};
 use crate::metrics::access_log::AccessLog;
 use crate::metrics::{Metrics, Snapshot};
@@ -119,13 +120,16 @@ where
     let loaded = load(host, &config);
     let given_up = stop.clone();
     let threads = config.io_threads;
-    let io = IoThreads::start(threads, move |handle| async move {
+    let io = IoThreads::start(threads, move |handle, lead| async move {
         let started = match loaded {
             Ok(loaded) => Worker::start(config, loaded, Drain::new(handle, stop)).await,
             Err(error) => Err(error),
         };
         match started {
             Ok(worker) => {
+                if let (Some(lead), [only]) = (lead, worker.loaded.as_slice()) {
+                    only.application.may_lead(lead);
+                }
                 let started = worker.started();
                 let finished = started.finished.clone();
                 let serve = async {
@@ -434,11 +438,12 @@ pub struct IoThreads {
 }
 
 impl IoThreads {
-    /// Starts `threads` threads; `main` makes the future that lives as long as they do.
+    /// Starts `threads` threads; `main` makes the future that lives as long as they do. A single thread
+    /// shares its work with whoever takes the lead.
     pub fn start<F, Fut>(threads: usize, main: F) -> std::io::Result<Self>
     where
-        F: FnOnce(tokio::runtime::Handle) -> Fut + Send + 'static,
-        Fut: Future<Output = ()>,
+        F: FnOnce(tokio::runtime::Handle, Option<Lead>) -> Fut + Send + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
     {
         let runtime = if threads > 1 {
             tokio::runtime::Builder::new_multi_thread()
@@ -459,9 +464,16 @@ impl IoThreads {
             .name("twinspan-io".into())
             .spawn(move || {
                 let guard = guard;
-                runtime.block_on(main(main_handle));
+                let runtime = if threads > 1 {
+                    runtime.block_on(main(main_handle, None));
+                    Some(runtime)
+                } else {
+                    lead::run(runtime, |lead| main(main_handle, Some(lead)))
+                };
                 // Tasks that are left hold application objects: they go before the end is announced.
-                runtime.shutdown_timeout(Duration::from_secs(1));
+                if let Some(runtime) = runtime {
+                    runtime.shutdown_timeout(Duration::from_secs(1));
+                }
                 drop(guard);
             })?;
         Ok(Self {

@@ -5,6 +5,7 @@
 //! per connection looks at what the connection is doing, which costs nothing per request.
 
 pub mod forwarded;
+mod interim;
 pub mod strict;
 mod wire;
 
@@ -21,6 +22,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::Instant;
 use tracing::debug;
 
+pub use self::interim::Interim;
 use self::strict::Tracker;
 pub use self::wire::{Control, Stream};
 use self::wire::{Phase, Version, Wire, sniff};

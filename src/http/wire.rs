@@ -12,6 +12,7 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
+use super::interim;
 use super::strict::{Part, Tracker, Verdict};
 
 /// What a connection runs over: a socket, or a pipe in tests.
@@ -46,6 +47,7 @@ pub struct Control {
     in_flight: AtomicU64,
     in_head: AtomicBool,
     refused: std::sync::OnceLock<Refused>,
+    pub(super) interim: interim::Queue,
     epoch: Instant,
 }
 
@@ -79,6 +81,7 @@ impl Control {
             in_flight: AtomicU64::new(0),
             in_head: AtomicBool::new(false),
             refused: std::sync::OnceLock::new(),
+            interim: interim::Queue::default(),
             epoch: Instant::now(),
         })
     }
@@ -91,11 +94,17 @@ impl Control {
     /// The bytes after the request head belong to another protocol now.
     pub fn upgraded(&self) {
         self.upgrade.store(UPGRADE_ACCEPTED, Ordering::Release);
+        self.interim.upgraded();
     }
 
     /// The request that asked for another protocol was answered over this one.
     pub(crate) fn upgrade_declined(&self) {
         self.upgrade.store(UPGRADE_DECLINED, Ordering::Release);
+    }
+
+    /// Returns when the interim responses of the request that is being answered are written, and ends them.
+    pub(crate) async fn end_interim(&self) {
+        self.interim.close().await;
     }
 
     pub(crate) fn request_began(&self) {
@@ -153,6 +162,8 @@ pub(super) struct Wire<S: Stream> {
     control: Arc<Control>,
     /// What is left of what hyper reads in place of refused bytes.
     ending: &'static [u8],
+    /// What is left of the interim responses that are being written.
+    interim: Bytes,
     linger: Option<(Pin<Box<Sleep>>, usize)>,
 }
 
@@ -169,6 +180,7 @@ impl<S: Stream> Wire<S> {
             tracker,
             control,
             ending: &[],
+            interim: Bytes::new(),
             linger: None,
         }
     }
@@ -225,6 +237,18 @@ impl<S: Stream> Wire<S> {
         self.ending = later;
     }
 
+    /// Writes the rest of an interim response: nothing else may come within it.
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.interim.is_empty() {
+            let count = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.interim))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.interim.advance(count);
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Throws away what the client still sends, for a while: closing a socket with unread bytes resets
     /// it, and the reset can overtake the response.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -255,6 +279,7 @@ impl<S: Stream> AsyncRead for Wire<S> {
             self.put_ending(buffer);
             return Poll::Ready(Ok(()));
         }
+        self.control.interim.driven_by(cx);
         let before = buffer.filled().len();
         if self.rewound.is_empty() {
             ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
@@ -275,6 +300,7 @@ impl<S: Stream> AsyncWrite for Wire<S> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_interim(cx))?;
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
@@ -283,6 +309,7 @@ impl<S: Stream> AsyncWrite for Wire<S> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_interim(cx))?;
         // A head and a short body in one piece: the system call for several pieces costs more than the copy.
         let mut joined = [0; JOINED_WRITE];
         let mut length = 0;
@@ -302,6 +329,16 @@ impl<S: Stream> AsyncWrite for Wire<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper has written all that it had.
+        if self.control.interim.is_waiting() {
+            ready!(self.poll_interim(cx))?;
+            while let Some(bytes) = self.control.interim.next() {
+                self.interim = bytes;
+                ready!(self.poll_interim(cx))?;
+            }
+            // The final response may be waiting for this.
+            cx.waker().wake_by_ref();
+        }
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 

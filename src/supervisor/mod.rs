@@ -426,17 +426,27 @@ impl Supervisor {
             return;
         }
         let slot = worker.slot;
-        let (now, stable) = (self.now, self.is_stable(since));
-        if let Some(slot) = self.slots.get_mut(slot) {
-            // What all threads wait for, a database say, may be away for long.
-            slot.stuck = if stable { 1 } else { slot.stuck + 1 };
-            slot.vacant_until = slot.vacant_until.max(Some(now + backoff(slot.stuck)));
-        }
+        // What all threads wait for, a database say, may be away for long.
+        let pause = self.pause_after_stuck(slot, since);
         if !self.outdated.contains(&slot) {
             self.outdated.push_back(slot);
         }
-        let message = format!("threads of a worker are stuck in `{app}`; another takes its place");
+        let message = format!(
+            "threads of a worker are stuck in `{app}`; another starts in {pause:?} to take its place"
+        );
         self.log(Level::Warning, id, &message);
+    }
+
+    /// How long the successor of a stuck worker has to wait; longer with every one that is stuck soon.
+    fn pause_after_stuck(&mut self, slot: usize, since: Duration) -> Duration {
+        let (now, stable) = (self.now, self.is_stable(since));
+        let Some(slot) = self.slots.get_mut(slot) else {
+            return Duration::ZERO;
+        };
+        slot.stuck = if stable { 1 } else { slot.stuck + 1 };
+        let pause = backoff(slot.stuck);
+        slot.vacant_until = slot.vacant_until.max(Some(now + pause));
+        pause
     }
 
     fn spawn_failed(&mut self, id: WorkerId, problem: &str) {
@@ -1451,6 +1461,17 @@ mod tests {
         assert_eq!(server.ready(2), ["drain 1"]);
         assert_eq!(server.exited(1, 0), ["spawn 3 in 0"]);
         assert_eq!(server.ready(3), ["drain 0"]);
+    }
+
+    #[test]
+    fn a_pause_that_is_over_before_its_turn_keeps_nobody_awake() {
+        let mut server = Server::running(2);
+        server.stuck(1);
+        server.wait(BACKOFF_FIRST);
+        server.stuck(0);
+        server.now += BACKOFF_FIRST;
+        assert_eq!(server.event(Event::Tick), nothing());
+        assert!(server.supervisor.wake_at() > server.now);
     }
 
     #[test]

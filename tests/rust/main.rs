@@ -12,6 +12,8 @@ mod framing;
 #[cfg(test)]
 mod http2;
 #[cfg(test)]
+mod interim;
+#[cfg(test)]
 mod proxies;
 #[cfg(test)]
 mod timeouts;

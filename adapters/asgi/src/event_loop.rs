@@ -132,7 +132,7 @@ impl EventLoop {
     /// Joins the loop with the current I/O runtime, once.
     pub(crate) fn connect(self: &Arc<Self>) {
         if !self.connected.swap(true, Ordering::Relaxed) {
-            tokio::spawn(Arc::clone(&self.outbox).deliver());
+            tokio::spawn(Arc::clone(&self.outbox).serve());
             let this = Arc::clone(self);
             tokio::spawn(Arc::clone(&self.doorbell).serve(move || this.bell.ring()));
         }

@@ -29,21 +29,25 @@ impl fmt::Debug for Outbox {
 
 impl Outbox {
     /// Delivers for as long as the I/O runtime runs it.
-    pub async fn deliver(self: Arc<Self>) {
+    pub async fn serve(self: Arc<Self>) {
         let mut batch = Vec::new();
         loop {
             self.filled.notified().await;
-            self.take(&mut batch);
-            for (to, answer) in batch.drain(..) {
-                // An error means that the client has gone; the answer is dropped with it.
-                let _ = to.send(answer);
-            }
+            self.deliver(&mut batch);
         }
     }
 
-    fn take(&self, batch: &mut Vec<(ReplyTo, Answer)>) {
-        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::swap(&mut *answers, batch);
+    /// Delivers what is there. On a thread that drives the I/O this wakes nobody. `batch` is empty before
+    /// and after; it only keeps its room.
+    pub fn deliver(&self, batch: &mut Vec<(ReplyTo, Answer)>) {
+        {
+            let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::swap(&mut *answers, batch);
+        }
+        for (to, answer) in batch.drain(..) {
+            // An error means that the client has gone; the answer is dropped with it.
+            let _ = to.send(answer);
+        }
     }
 
     /// Adds an answer; it is delivered after the next [`Outbox::flush`] at the latest.

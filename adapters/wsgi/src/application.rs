@@ -2,9 +2,9 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use pyo3::exceptions::PyOSError;
 use pyo3::intern;
@@ -18,25 +18,33 @@ use twinspan::app::{
     RouteTable, RoutesError,
 };
 use twinspan::config::AppConfig;
+use twinspan::lead::Lead;
 use twinspan_bridge::bytes::Lender;
 use twinspan_bridge::context;
 use twinspan_bridge::doorbell::Doorbell;
 use twinspan_bridge::errors::{summary, traceback};
-use twinspan_bridge::outbox::{Outbox, ReplyTo};
+use twinspan_bridge::outbox::{Answer, Outbox, ReplyTo};
 use twinspan_bridge::routes;
 
+use crate::block_on::block_on;
 use crate::environ::EnvironFactory;
 use crate::errors::ErrorStream;
 use crate::input::Input;
+use crate::lead;
 use crate::pool::{Check, Idle, Pool, Refused, Submitted};
-use crate::response::{Responder, StartResponse};
+use crate::response::{EarlyHints, Responder, StartResponse};
 use crate::stuck::Reports;
 use crate::ticket::{Expired, Runner, Ticket};
 
 /// How long threads that have nothing more to do may take to leave.
 const LEAVE_LIMIT: Duration = Duration::from_secs(1);
+/// A thread that has had nothing to do for this long leaves, with what it keeps for itself: a connection to a
+/// database, say, that nobody will need soon.
+const IDLE_LIMIT: Duration = Duration::from_secs(60);
 /// How long a job may wait at the most, about twice, behind one that was not expected to take long.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
+/// How long a thread that leads runs jobs before it looks after the I/O again.
+const PASS_EVERY: Duration = Duration::from_millis(1);
 
 /// One WSGI application with its pool of threads.
 pub struct WsgiApplication {
@@ -63,6 +71,8 @@ pub(crate) struct Shared {
     doorbell: Arc<Doorbell>,
     /// Wakes the [`Shared::watch`].
     watch: Notify,
+    /// Absent where the I/O has threads of its own only.
+    lead: OnceLock<Lead>,
     lender: Arc<Lender>,
 }
 
@@ -101,7 +111,9 @@ impl WsgiApplication {
         let threads = config.threads.max(1);
         let name: Arc<str> = config.name.as_str().into();
         let errors = Bound::new(py, ErrorStream::new(Arc::clone(&name)))?;
-        let environ = EnvironFactory::new(&errors, threads > 1, multiprocess)?;
+        // With a deadline, the place of a stuck thread is taken, and it may run on beside the other.
+        let multithread = threads > 1 || config.timeout_request.is_some();
+        let environ = EnvironFactory::new(&errors, multithread, multiprocess)?;
         let turn: f64 = py
             .import("sys")?
             .call_method0("getswitchinterval")?
@@ -128,6 +140,7 @@ impl WsgiApplication {
                 outbox: Arc::default(),
                 doorbell: Arc::default(),
                 watch: Notify::new(),
+                lead: OnceLock::new(),
                 lender: Lender::new(release),
             }
         });
@@ -164,7 +177,8 @@ impl Application for WsgiApplication {
         let submitted = self.shared.submit(job);
         let mut clock = Clock {
             shared: Arc::clone(&self.shared),
-            ticket: Some(ticket),
+            ticket,
+            runs: true,
         };
         Box::pin(async move {
             if let Err(problem) = submitted {
@@ -185,12 +199,25 @@ impl Application for WsgiApplication {
 
     fn startup(&self) -> BoxFuture<'_, Result<(), AppError>> {
         if !self.connected.swap(true, Ordering::Relaxed) {
-            tokio::spawn(Arc::clone(&self.shared.outbox).deliver());
+            tokio::spawn(Arc::clone(&self.shared.outbox).serve());
             let shared = Arc::clone(&self.shared);
             tokio::spawn(Arc::clone(&self.shared.doorbell).serve(move || shared.pool.wake()));
             tokio::spawn(Arc::clone(&self.shared).watch());
+            tokio::spawn(Arc::clone(&self.shared).dismiss_idle());
         }
         Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn may_lead(&self, lead: Lead) {
+        let shared = Arc::clone(&self.shared);
+        let returned = lead.clone();
+        tokio::spawn(async move {
+            loop {
+                returned.returned().await;
+                shared.outbox.flush();
+            }
+        });
+        let _ = self.shared.lead.set(lead);
     }
 
     fn settled(&self) -> BoxFuture<'_, ()> {
@@ -248,13 +275,14 @@ fn stopping() -> AppError {
 /// Watches the deadline of one request, on an I/O thread.
 struct Clock {
     shared: Arc<Shared>,
-    /// `None` when there is nothing more to watch.
-    ticket: Option<Arc<Ticket>>,
+    ticket: Arc<Ticket>,
+    /// The request has neither an answer nor an error yet.
+    runs: bool,
 }
 
 impl Clock {
     fn stop(&mut self) {
-        self.ticket = None;
+        self.runs = false;
     }
 
     /// Waits for the answer, to the deadline at most.
@@ -262,16 +290,13 @@ impl Clock {
         &mut self,
         answer: oneshot::Receiver<Result<Response, AppError>>,
     ) -> Result<Response, AppError> {
-        let Some(ticket) = self.ticket.clone() else {
-            return Err(stopping());
-        };
         // What is sent later finds its receiver gone, as after a disconnect.
-        let answered = tokio::time::timeout_at(ticket.deadline, answer).await;
+        let answered = tokio::time::timeout_at(self.ticket.deadline, answer).await;
         self.stop();
         answered.map_or_else(
             |_| {
-                self.shared.expire(&ticket);
-                Err(AppError::Timeout(ticket.limit))
+                self.shared.expire(&self.ticket);
+                Err(AppError::Timeout(self.ticket.limit))
             },
             |answer| answer.unwrap_or_else(|_| Err(stopping())),
         )
@@ -282,10 +307,10 @@ impl Drop for Clock {
     /// The client has gone before its answer. Its thread is not free for that: a thread that is stuck must be
     /// found also when clients have less patience than the server.
     fn drop(&mut self) {
-        if let Some(ticket) = self.ticket.take()
+        if self.runs
             && let Ok(handle) = Handle::try_current()
         {
-            let shared = Arc::clone(&self.shared);
+            let (shared, ticket) = (Arc::clone(&self.shared), Arc::clone(&self.ticket));
             handle.spawn(async move {
                 let ended = tokio::time::timeout_at(ticket.deadline, ticket.ended()).await;
                 if ended.is_err() {
@@ -341,40 +366,12 @@ impl PoolThread {
                 return shared.pool.leave();
             }
         };
-        let mut idle = Idle::NoJob;
-        while py.detach(|| shared.pool.wait(idle)) {
-            let mut arrived = true;
-            idle = loop {
-                let job = match shared.pool.take(arrived) {
-                    Ok(job) => job,
-                    Err(idle) => break idle,
-                };
-                arrived = false;
-                if shared.pool.should_grow()
-                    && let Err(error) = start_thread(py, shared)
-                {
-                    error!(app = %shared.name, error = %summary(py, &error), "a thread cannot be made");
-                }
-                let run = AssertUnwindSafe(|| match job {
-                    Job::Request(request, reply_to, None) => {
-                        shared.serve(py, request, reply_to, None);
-                    }
-                    Job::Request(request, reply_to, Some(ticket)) => {
-                        if let Some(running) = Running::begin(shared, &ticket, &runner) {
-                            shared.serve(py, request, reply_to, Some(&ticket));
-                            drop(running);
-                        }
-                    }
-                    Job::Run(run) => run(py, shared),
-                });
-                if catch_unwind(run).is_err() {
-                    // The request has its 500; the thread is needed for the next.
-                    error!(app = %shared.name, "a thread panicked");
-                }
-                shared.pool.finished();
-                shared.lender.release(py);
-            };
+        let mut answers = Vec::new();
+        let mut idle = shared.work(py, Idle::NoJob, &runner);
+        while py.detach(|| shared.wait(idle, &mut answers)) {
+            idle = shared.work(py, idle, &runner);
         }
+        lead::end();
     }
 }
 
@@ -415,14 +412,23 @@ impl Drop for Running<'_> {
             ticket,
             runner,
         } = *self;
-        ticket.end(|| {
-            shared.pool.returned();
+        if ticket.end(|| shared.pool.returned()) {
             let late = ticket.deadline.elapsed();
             info!(
                 app = %shared.name, thread = runner.name, method = %ticket.method, path = ticket.path(), ?late,
                 "an abandoned thread has come back"
             );
-        });
+        }
+    }
+}
+
+/// Answers a request whose thread panics, although the application may have kept what answers it.
+struct Unanswered<'a>(&'a Responder);
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        let problem = "the application ended without a response";
+        self.0.fail(AppError::Failed(problem.into()));
     }
 }
 
@@ -435,6 +441,74 @@ impl Shared {
             Submitted::Watch => self.watch.notify_one(),
         }
         Ok(())
+    }
+
+    /// Waits for a job, idle or at the head of the I/O; `false` at the end of the pool.
+    fn wait(&self, idle: Idle, answers: &mut Vec<(ReplyTo, Answer)>) -> bool {
+        if let Some(lease) = self.lead.get().and_then(Lead::take) {
+            lead::begin(lease);
+        }
+        let driven = lead::drive(async {
+            self.outbox.deliver(answers);
+            if idle == Idle::Pass {
+                // One pass over the I/O: what was delivered is written, what has arrived is read.
+                tokio::task::yield_now().await;
+            }
+            self.pool.wait(idle).await
+        });
+        if let Some(open) = driven {
+            return open;
+        }
+        // What was put for the next pass of a lead that is lost.
+        self.outbox.flush();
+        block_on(self.pool.wait(idle))
+    }
+
+    /// Makes another thread if there should be one.
+    pub(crate) fn grow(self: &Arc<Self>, py: Python<'_>) {
+        if self.pool.grow()
+            && let Err(error) = start_thread(py, self)
+        {
+            error!(app = %self.name, error = %summary(py, &error), "a thread cannot be made");
+            self.pool.wake();
+        }
+    }
+
+    /// Runs jobs until there is none, or until it is time to look after the I/O.
+    fn work(self: &Arc<Self>, py: Python<'_>, after: Idle, runner: &Arc<Runner>) -> Idle {
+        let began = Instant::now();
+        let mut after = Some(after);
+        loop {
+            let job = match self.pool.take(after.take()) {
+                Ok(job) => job,
+                Err(idle) => return idle,
+            };
+            let leads = lead::renew();
+            if !leads && let Some(lead) = self.lead.get() {
+                // Two jobs at once: the leader is about to wait, or has begun to.
+                lead.recall();
+            }
+            self.grow(py);
+            let run = AssertUnwindSafe(|| match job {
+                Job::Request(request, reply_to, None) => self.serve(py, request, reply_to, None),
+                Job::Request(request, reply_to, Some(ticket)) => {
+                    if let Some(running) = Running::begin(self, &ticket, runner) {
+                        self.serve(py, request, reply_to, Some(&ticket));
+                        drop(running);
+                    }
+                }
+                Job::Run(run) => run(py, self),
+            });
+            if catch_unwind(run).is_err() {
+                // The request has its 500; the thread is needed for the next.
+                error!(app = %self.name, "a thread panicked");
+            }
+            self.pool.finished();
+            self.lender.release(py);
+            if leads && began.elapsed() >= PASS_EVERY {
+                return self.pool.pass();
+            }
+        }
     }
 
     /// The deadline of a request has passed. Never waits for Python.
@@ -461,6 +535,14 @@ impl Shared {
                 self.outbox
                     .send(reply_to, Err(AppError::Exhausted { abandoned }));
             }
+        }
+    }
+
+    /// Has threads leave that are needed no more.
+    async fn dismiss_idle(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(IDLE_LIMIT / 4).await;
+            self.pool.dismiss(IDLE_LIMIT);
         }
     }
 
@@ -494,17 +576,27 @@ impl Shared {
             outbox,
             Arc::clone(&self.lender),
             &request.head.method,
+            request.interim.take(),
             reply_to,
         );
+        let _unanswered = Unanswered(&responder);
         let input = Input::new(std::mem::take(&mut request.body), ticket.cloned());
-        let ran = context::fresh(py, || self.run(py, &request, input, &responder));
+        let mut cut_off = false;
+        let ran = context::fresh(py, || {
+            let input = Bound::new(py, input)?;
+            let ran = self.run(py, &request, &input, &responder);
+            cut_off = input.get().is_cut_off();
+            ran
+        });
         if let Err(error) | Ok(Err(error)) = ran {
-            if responder.has_client_left() && error.is_instance_of::<PyOSError>(py) {
+            let of_client = error.is_instance_of::<PyOSError>(py);
+            if of_client && (cut_off || responder.has_client_left()) {
                 debug!(app = %self.name, "the client left before the response was complete");
+                responder.fail(AppError::Incomplete);
             } else {
                 error!(app = %self.name, "an application raised\n{}", traceback(py, &error).trim_end());
+                responder.fail(AppError::Raised);
             }
-            responder.fail(AppError::Raised);
         }
         self.errors.get().end(py);
     }
@@ -513,11 +605,17 @@ impl Shared {
         &self,
         py: Python<'_>,
         request: &Request,
-        input: Input,
+        input: &Bound<'_, Input>,
         responder: &Arc<Responder>,
     ) -> PyResult<()> {
-        let input = Bound::new(py, input)?;
-        let environ = self.environ.build(py, request, &input)?;
+        let environ = self.environ.build(py, request, input)?;
+        let early_hints = EarlyHints {
+            responder: Arc::clone(responder),
+        };
+        environ.set_item(
+            intern!(py, "wsgi.early_hints"),
+            Bound::new(py, early_hints)?,
+        )?;
         let start_response = StartResponse {
             responder: Arc::clone(responder),
         };

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 
+use crate::lead;
+
 /// Wakes a thread that is parked.
 struct Unpark(Thread);
 
@@ -14,7 +16,7 @@ impl Wake for Unpark {
     }
 }
 
-/// Runs `future` to its end on this thread.
+/// Runs `future` to its end on this thread, which gives the lead back before it waits.
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
@@ -22,7 +24,10 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     loop {
         match future.as_mut().poll(&mut cx) {
             Poll::Ready(output) => return output,
-            Poll::Pending => std::thread::park(),
+            Poll::Pending => {
+                lead::leave();
+                std::thread::park();
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `environ` (PEP 3333, "environ Variables"): a prepared dict is copied and filled in.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST};
@@ -19,9 +20,19 @@ use crate::input::Input;
 /// Builds the `environ` of one application.
 pub(crate) struct EnvironFactory {
     template: Py<PyDict>,
-    /// `HTTP_…` keys by header name.
-    keys: Mutex<HashMap<HeaderName, Py<PyString>>>,
+    /// Keys by header name; `None` for those that applications do not see.
+    keys: Mutex<HashMap<HeaderName, Option<Py<PyString>>>>,
     addresses: Addresses,
+    server: Mutex<Option<OwnAddress>>,
+}
+
+/// The address of this machine that was asked last.
+struct OwnAddress {
+    address: SocketAddr,
+    /// `SERVER_NAME`.
+    name: Py<PyString>,
+    /// `SERVER_PORT`.
+    port: Py<PyString>,
 }
 
 /// Header names whose key is kept.
@@ -39,6 +50,8 @@ impl EnvironFactory {
         template.set_item("SCRIPT_NAME", "")?;
         template.set_item("PATH_INFO", "")?;
         template.set_item("QUERY_STRING", "")?;
+        template.set_item("REQUEST_URI", "")?;
+        template.set_item("RAW_URI", "")?;
         template.set_item("SERVER_NAME", "")?;
         template.set_item("SERVER_PORT", "")?;
         template.set_item("SERVER_PROTOCOL", "HTTP/1.1")?;
@@ -53,10 +66,12 @@ impl EnvironFactory {
         template.set_item("wsgi.run_once", false)?;
         // The input ends with the request, whatever its framing: Werkzeug then reads bodies without a length.
         template.set_item("wsgi.input_terminated", true)?;
+        template.set_item("wsgi.early_hints", py.None())?;
         template.set_item("wsgi.file_wrapper", py.get_type::<FileWrapper>())?;
         Ok(Self {
             template: template.unbind(),
             keys: Mutex::default(),
+            server: Mutex::default(),
             addresses: Addresses::default(),
         })
     }
@@ -65,7 +80,7 @@ impl EnvironFactory {
         &self,
         py: Python<'py>,
         request: &Request,
-        input: &Bound<'py, Input>,
+        input: &Bound<'_, Input>,
     ) -> PyResult<Bound<'py, PyDict>> {
         let environ = self.template.bind(py).copy()?;
         let head = &request.head;
@@ -80,8 +95,23 @@ impl EnvironFactory {
                 latin1(py, at.root_path.as_bytes()),
             )?;
         }
-        environ.set_item(intern!(py, "PATH_INFO"), latin1(py, at.path_info(head)))?;
-        if let Some(query) = head.uri.query() {
+        let path = latin1(py, at.path_info(head));
+        let query = head.uri.query();
+        let is_as_sent = query.is_none()
+            && at.root_path.is_empty()
+            && at.path_info(head) == head.uri.path().as_bytes();
+        // What was sent, before it was decoded: `%2F` is a slash in PATH_INFO. By the names that gunicorn
+        // (RAW_URI) and uWSGI, mod_wsgi and Werkzeug (REQUEST_URI) have for it.
+        let target = if is_as_sent {
+            path.clone()
+        } else {
+            let target = head.uri.path_and_query();
+            latin1(py, target.map_or("*", |target| target.as_str()).as_bytes())
+        };
+        environ.set_item(intern!(py, "PATH_INFO"), path)?;
+        environ.set_item(intern!(py, "REQUEST_URI"), &target)?;
+        environ.set_item(intern!(py, "RAW_URI"), target)?;
+        if let Some(query) = query {
             environ.set_item(intern!(py, "QUERY_STRING"), latin1(py, query.as_bytes()))?;
         }
         if head.version != Version::HTTP_11 {
@@ -120,11 +150,9 @@ impl EnvironFactory {
             environ.set_item(intern!(py, "HTTP_HOST"), authority.as_str())?;
         }
         for name in headers.keys() {
-            // `X_Forwarded_For` would become the same key as `X-Forwarded-For`: whoever may send one must
-            // not be able to speak as the other.
-            if name.as_str().contains('_') {
+            let Some(key) = self.key(py, name) else {
                 continue;
-            }
+            };
             let mut values = headers.get_all(name).iter();
             let Some(first) = values.next() else {
                 continue;
@@ -137,13 +165,7 @@ impl EnvironFactory {
                     latin1(py, &join(first, second, values, separator))
                 }
             };
-            if name == CONTENT_TYPE {
-                environ.set_item(intern!(py, "CONTENT_TYPE"), value)?;
-            } else if name == CONTENT_LENGTH {
-                environ.set_item(intern!(py, "CONTENT_LENGTH"), value)?;
-            } else {
-                environ.set_item(self.key(py, name), value)?;
-            }
+            environ.set_item(key, value)?;
         }
         Ok(())
     }
@@ -157,9 +179,9 @@ impl EnvironFactory {
     ) -> PyResult<()> {
         match &request.conn.local {
             LocalAddr::Tcp(address) => {
-                let ip = self.addresses.text(py, address.ip());
-                environ.set_item(intern!(py, "SERVER_NAME"), ip)?;
-                environ.set_item(intern!(py, "SERVER_PORT"), port(py, address.port()))
+                let (name, port) = self.own_address(py, *address);
+                environ.set_item(intern!(py, "SERVER_NAME"), name)?;
+                environ.set_item(intern!(py, "SERVER_PORT"), port)
             }
             LocalAddr::Unix(_) => {
                 // A unix socket has neither: what the client calls the server is the best there is.
@@ -180,30 +202,56 @@ impl EnvironFactory {
         }
     }
 
-    fn key(&self, py: Python<'_>, name: &HeaderName) -> Py<PyString> {
+    fn own_address(&self, py: Python<'_>, address: SocketAddr) -> (Py<PyString>, Py<PyString>) {
+        let mut last = self.server.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.as_ref().is_none_or(|last| last.address != address) {
+            *last = None;
+        }
+        let OwnAddress { name, port, .. } = last.get_or_insert_with(|| OwnAddress {
+            address,
+            name: self.addresses.text(py, address.ip()),
+            port: port(py, address.port()).unbind(),
+        });
+        (name.clone_ref(py), port.clone_ref(py))
+    }
+
+    fn key(&self, py: Python<'_>, name: &HeaderName) -> Option<Py<PyString>> {
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(key) = keys.get(name) {
-            return key.clone_ref(py);
+            return key.as_ref().map(|key| key.clone_ref(py));
         }
-        let key = PyString::new(py, &environ_key(name)).unbind();
+        let key = environ_key(name).map(|key| PyString::new(py, &key).unbind());
         // Clients choose names: only so many are kept.
         if keys.len() < KEYS {
-            keys.insert(name.clone(), key.clone_ref(py));
+            keys.insert(name.clone(), key.as_ref().map(|key| key.clone_ref(py)));
         }
         key
     }
 }
 
-/// `HTTP_` and the name in upper case with underscores (RFC 3875 §4.1.18).
-fn environ_key(name: &HeaderName) -> String {
+/// The key of a header: `HTTP_` and the name in upper case with underscores, or the two names of CGI's own
+/// (RFC 3875 §4.1). `None` for names that must not arrive.
+fn environ_key(name: &HeaderName) -> Option<String> {
+    if name == CONTENT_TYPE {
+        return Some("CONTENT_TYPE".into());
+    }
+    if name == CONTENT_LENGTH {
+        return Some("CONTENT_LENGTH".into());
+    }
     let name = name.as_str();
+    // `X_Forwarded_For` would become the same key as `X-Forwarded-For`: whoever may send one must not be
+    // able to speak as the other. `HTTP_PROXY` sets the proxy of whatever takes an environ for the
+    // process's environment (httpoxy).
+    if name.contains('_') || name == "proxy" {
+        return None;
+    }
     let mut key = String::with_capacity("HTTP_".len() + name.len());
     key.push_str("HTTP_");
     key.extend(name.chars().map(|character| match character {
         '-' => '_',
         other => other.to_ascii_uppercase(),
     }));
-    key
+    Some(key)
 }
 
 fn join<'a>(
@@ -226,8 +274,18 @@ mod tests {
 
     #[test]
     fn a_header_name_becomes_its_environ_key() {
-        let name = HeaderName::from_static("x-forwarded-for");
-        assert_eq!(environ_key(&name), "HTTP_X_FORWARDED_FOR");
+        for (name, key) in [
+            ("x-forwarded-for", Some("HTTP_X_FORWARDED_FOR")),
+            ("proxy-authorization", Some("HTTP_PROXY_AUTHORIZATION")),
+            ("content-type", Some("CONTENT_TYPE")),
+            ("content-length", Some("CONTENT_LENGTH")),
+            ("x_forwarded_for", None),
+            ("content_length", None),
+            ("proxy", None),
+        ] {
+            let name = HeaderName::from_static(name);
+            assert_eq!(environ_key(&name).as_deref(), key, "{name}");
+        }
     }
 
     #[test]

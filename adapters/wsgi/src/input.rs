@@ -45,6 +45,11 @@ impl Input {
         }
     }
 
+    /// The client stopped sending within the body, and the application has come to know of it.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.reader.try_lock().is_ok_and(|reader| reader.cut_off)
+    }
+
     /// Reads up to `limit` bytes or the end of a line, without the GIL where it must wait for the client.
     fn take<'py>(
         &self,
@@ -171,6 +176,7 @@ struct Reader {
     finished: bool,
     /// The response was complete before the body was read.
     discarded: bool,
+    cut_off: bool,
     /// Of a request with a deadline.
     ticket: Option<Arc<Ticket>>,
 }
@@ -182,6 +188,7 @@ impl Reader {
             body,
             rest: Bytes::new(),
             discarded: false,
+            cut_off: false,
             ticket,
         }
     }
@@ -267,7 +274,9 @@ impl Reader {
             drop(std::mem::take(&mut self.body));
             return Poll::Ready(Err(BodyError::Disconnected));
         }
-        let piece = ready!(self.body.poll_data(cx)).transpose()?;
+        let piece = ready!(self.body.poll_data(cx)).transpose();
+        self.cut_off = matches!(piece, Err(BodyError::Disconnected));
+        let piece = piece?;
         self.finished = piece.is_none() || self.body.is_finished();
         let more = piece.is_some();
         self.rest = piece.unwrap_or_default();

@@ -11,6 +11,7 @@ mod environ;
 mod errors;
 mod file_wrapper;
 mod input;
+mod lead;
 mod pool;
 mod response;
 mod stuck;

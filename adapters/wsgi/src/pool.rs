@@ -13,8 +13,9 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::Thread;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -31,8 +32,8 @@ pub(crate) struct Pool<J> {
 
 struct State<J> {
     jobs: VecDeque<J>,
-    /// Parked threads, the last to idle at the end.
-    idle: Vec<Arc<Parked>>,
+    /// Threads that wait, the last to idle at the end.
+    idle: Vec<Arc<Sleeper>>,
     /// Threads that exist.
     threads: usize,
     busy: usize,
@@ -40,6 +41,8 @@ struct State<J> {
     abandoned: usize,
     /// A thread was woken and does not run yet.
     waking: Option<Woken>,
+    /// A thread is between two jobs.
+    passing: bool,
     trial: Trial,
     /// Jobs that were taken, ever.
     taken: u64,
@@ -128,6 +131,8 @@ pub(crate) enum Idle {
     NoJob,
     /// Other threads will have taken what waits sooner.
     NotNeeded,
+    /// Jobs wait, but something else has its turn first: [`Pool::pass`].
+    Pass,
     /// It was abandoned, has come back, and its place is taken.
     Replaced,
 }
@@ -140,9 +145,51 @@ fn tell(waiting: Vec<oneshot::Sender<()>>) {
 }
 
 /// A thread that waits for a job.
-struct Parked {
-    thread: Thread,
-    woken: Mutex<bool>,
+struct Sleeper {
+    since: Instant,
+    state: Mutex<Sleep>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Call {
+    Job,
+    /// To leave; it is counted no more.
+    Dismissed,
+}
+
+enum Sleep {
+    /// The thread has said how it is woken, if at all yet.
+    Asleep(Option<Waker>),
+    Woken(Call),
+}
+
+impl Sleeper {
+    fn new() -> Self {
+        Self {
+            since: Instant::now(),
+            state: Mutex::new(Sleep::Asleep(None)),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Sleep> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<Call> {
+        let mut state = self.lock();
+        if let Sleep::Woken(call) = *state {
+            return Poll::Ready(call);
+        }
+        *state = Sleep::Asleep(Some(cx.waker().clone()));
+        Poll::Pending
+    }
+
+    fn wake(&self, call: Call) {
+        let before = std::mem::replace(&mut *self.lock(), Sleep::Woken(call));
+        if let Sleep::Asleep(Some(waker)) = before {
+            waker.wake();
+        }
+    }
 }
 
 /// Why a job is not taken.
@@ -227,6 +274,7 @@ impl<J> Pool<J> {
                 busy: 0,
                 abandoned: 0,
                 waking: None,
+                passing: false,
                 trial: Trial::default(),
                 taken: 0,
                 watched: None,
@@ -261,7 +309,8 @@ impl<J> Pool<J> {
         }
         state.jobs.push_back(job);
         let may_wake = state.waking.is_none() && !state.idle.is_empty();
-        if may_wake && (state.running() == 0 || state.trial.is_due()) {
+        let nobody_comes = state.running() == 0 && !state.passing;
+        if may_wake && (nobody_comes || state.trial.is_due()) {
             state.waking = Some(state.woken_now());
             return Ok(Submitted::Wake);
         }
@@ -278,7 +327,9 @@ impl<J> Pool<J> {
         state.waking = None;
         let woken = wake_one(&mut state);
         drop(state);
-        unpark(woken);
+        if let Some(woken) = woken {
+            woken.wake(Call::Job);
+        }
     }
 
     /// Looks whether the threads get on. Wakes one when no job was taken since the last look though some wait.
@@ -294,7 +345,9 @@ impl<J> Pool<J> {
             .then(|| wake_one(&mut state))
             .flatten();
         drop(state);
-        unpark(woken);
+        if let Some(woken) = woken {
+            woken.wake(Call::Job);
+        }
         Check::Again
     }
 
@@ -327,37 +380,63 @@ impl<J> Pool<J> {
         let _ = receive.await;
     }
 
-    /// Waits, on a thread that has nothing to do according to [`Pool::take`]; `false` when it has
-    /// left the pool.
-    pub(crate) fn wait(&self, because: Idle) -> bool {
-        let mut state = self.lock();
-        let replaced = because == Idle::Replaced && state.has_one_too_many(self.threads);
-        if state.closed || replaced {
-            state.leave();
-            return false;
-        }
-        if because != Idle::NotNeeded && !state.jobs.is_empty() {
-            return true;
-        }
-        let parked = Arc::new(Parked {
-            thread: std::thread::current(),
-            woken: Mutex::new(false),
-        });
-        state.idle.push(Arc::clone(&parked));
-        drop(state);
-        while !*parked.woken.lock().unwrap_or_else(PoisonError::into_inner) {
-            std::thread::park();
-        }
-        true
+    /// Waits, for a thread that has nothing to do according to [`Pool::take`]; `false` when it has left the
+    /// pool. The thread must wait to the end.
+    pub(crate) async fn wait(&self, because: Idle) -> bool {
+        let sleeper = {
+            let mut state = self.lock();
+            let replaced = because == Idle::Replaced && state.has_one_too_many(self.threads);
+            if state.closed || replaced {
+                state.leave();
+                return false;
+            }
+            if because != Idle::NotNeeded && !state.jobs.is_empty() {
+                return true;
+            }
+            let sleeper = Arc::new(Sleeper::new());
+            state.idle.push(Arc::clone(&sleeper));
+            sleeper
+        };
+        poll_fn(|cx| sleeper.poll(cx)).await == Call::Job
     }
 
-    /// The next job for a thread that runs; `arrived` says that it comes from [`Pool::wait`].
+    /// Has threads leave that have idled for `limit`, the longest first. One stays for the next job.
+    pub(crate) fn dismiss(&self, limit: Duration) {
+        let mut state = self.lock();
+        let spare = state.idle.len().saturating_sub(1);
+        let idled = state.idle.iter().take(spare);
+        let count = idled
+            .take_while(|sleeper| sleeper.since.elapsed() >= limit)
+            .count();
+        let dismissed: Vec<_> = state.idle.drain(..count).collect();
+        for _ in &dismissed {
+            state.leave();
+        }
+        drop(state);
+        for sleeper in dismissed {
+            sleeper.wake(Call::Dismissed);
+        }
+    }
+
+    /// Lets other things have a turn before the thread takes the next of the jobs that wait.
+    pub(crate) fn pass(&self) -> Idle {
+        let mut state = self.lock();
+        if state.jobs.is_empty() {
+            return Idle::NoJob;
+        }
+        state.passing = true;
+        Idle::Pass
+    }
+
+    /// The next job for a thread that runs; `after` is what it comes from by way of [`Pool::wait`].
     ///
     /// Wakes the next thread for what is left, if trials say so.
-    pub(crate) fn take(&self, arrived: bool) -> Result<J, Idle> {
+    pub(crate) fn take(&self, after: Option<Idle>) -> Result<J, Idle> {
         let mut state = self.lock();
-        if arrived && self.is_superfluous(&mut state) {
-            return Err(Idle::NotNeeded);
+        match after {
+            Some(Idle::Pass) => state.passing = false,
+            Some(_) if self.is_superfluous(&mut state) => return Err(Idle::NotNeeded),
+            Some(_) | None => {}
         }
         if state.has_one_too_many(self.threads) {
             return Err(Idle::Replaced);
@@ -371,7 +450,9 @@ impl<J> Pool<J> {
             .then(|| wake_one(&mut state))
             .flatten();
         drop(state);
-        unpark(woken);
+        if let Some(woken) = woken {
+            woken.wake(Call::Job);
+        }
         Ok(job)
     }
 
@@ -382,6 +463,9 @@ impl<J> Pool<J> {
         };
         if state.jobs.is_empty() {
             state.trial.failed();
+        } else if state.passing {
+            state.trial.failed();
+            return true;
         } else if state.running() > 0 {
             // They have finished jobs meanwhile, and were only interrupted because its turn had come.
             if state.taken != woken.taken && woken.at.elapsed() >= self.turn {
@@ -393,13 +477,18 @@ impl<J> Pool<J> {
         false
     }
 
-    /// Whether another thread should be made: a job is about to run, nobody idles, and there is room.
-    pub(crate) fn should_grow(&self) -> bool {
-        let state = self.lock();
-        state.idle.is_empty()
+    /// Whether another thread should be made: a job is about to run, nobody idles, and there is room. It
+    /// counts as woken until it first takes, so that threads are made one after the other, and only while they are needed.
+    pub(crate) fn grow(&self) -> bool {
+        let mut state = self.lock();
+        let grow = state.idle.is_empty()
             && state.waking.is_none()
             && state.threads < state.room(self.threads)
-            && !state.closed
+            && !state.closed;
+        if grow {
+            state.waking = Some(state.woken_now());
+        }
+        grow
     }
 
     /// Nobody waits for the job of a busy thread any more: it does not count as busy, and another may take
@@ -471,8 +560,8 @@ impl<J> Pool<J> {
         let idle = std::mem::take(&mut state.idle);
         let left = std::mem::take(&mut state.jobs);
         drop(state);
-        for parked in idle {
-            unpark(Some(parked));
+        for sleeper in idle {
+            sleeper.wake(Call::Job);
         }
         left.into()
     }
@@ -487,25 +576,19 @@ impl<J> State<J> {
     }
 }
 
-fn wake_one<J>(state: &mut State<J>) -> Option<Arc<Parked>> {
+fn wake_one<J>(state: &mut State<J>) -> Option<Arc<Sleeper>> {
     if state.waking.is_some() || state.jobs.is_empty() {
         return None;
     }
-    let parked = state.idle.pop()?;
+    let sleeper = state.idle.pop()?;
     state.waking = Some(state.woken_now());
-    Some(parked)
-}
-
-fn unpark(parked: Option<Arc<Parked>>) {
-    if let Some(parked) = parked {
-        *parked.woken.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        parked.thread.unpark();
-    }
+    Some(sleeper)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::block_on::block_on;
     use std::sync::mpsc;
 
     /// Threads that run closures until the pool is closed.
@@ -514,14 +597,13 @@ mod tests {
             let pool = Arc::clone(pool);
             std::thread::spawn(move || {
                 let mut idle = Idle::NoJob;
-                while pool.wait(idle) {
-                    let mut arrived = true;
+                while block_on(pool.wait(idle)) {
+                    let mut after = Some(idle);
                     idle = loop {
-                        match pool.take(arrived) {
+                        match pool.take(after.take()) {
                             Ok(job) => job(),
                             Err(idle) => break idle,
                         }
-                        arrived = false;
                         pool.finished();
                     };
                 }
@@ -662,15 +744,51 @@ mod tests {
         assert!(pool.join());
         submit(&pool, Box::new(|| ()));
         assert_eq!(pool.close().len(), 1);
-        assert!(!pool.wait(Idle::NoJob));
+        assert!(!block_on(pool.wait(Idle::NoJob)));
         assert!(pool.submit(Box::new(|| ())).is_err());
+    }
+
+    #[test]
+    fn threads_that_have_idled_for_long_leave_the_longest_first_and_one_stays() {
+        let pool = Arc::new(Pool::<u32>::new(3, 10, TURN));
+        let (done, events) = mpsc::channel();
+        for thread in 1..=3 {
+            assert!(pool.join());
+            let (pool, done) = (Arc::clone(&pool), done.clone());
+            let idles = Arc::clone(&pool);
+            std::thread::spawn(move || {
+                while block_on(pool.wait(Idle::NoJob)) {
+                    if let Ok(job) = pool.take(Some(Idle::NoJob)) {
+                        done.send(format!("{thread} runs {job}")).unwrap();
+                        pool.finished();
+                    }
+                }
+                done.send(format!("{thread} leaves")).unwrap();
+            });
+            while idles.lock().idle.len() < thread {
+                std::thread::yield_now();
+            }
+        }
+        pool.dismiss(Duration::from_secs(3600));
+        assert_eq!(pool.lock().idle.len(), 3);
+
+        pool.dismiss(Duration::ZERO);
+        assert_eq!(pool.lock().threads, 1);
+        let mut left: Vec<_> = events.iter().take(2).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["1 leaves", "2 leaves"]);
+        assert_eq!(pool.submit(7).unwrap(), Submitted::Wake);
+        pool.wake();
+        assert_eq!(events.recv().unwrap(), "3 runs 7");
+        pool.close();
+        assert_eq!(events.recv().unwrap(), "3 leaves");
     }
 
     /// A thread joins and takes a job, as far as the pool can tell.
     fn begin(pool: &Pool<u32>, job: u32) {
         assert!(pool.join());
         pool.submit(job).unwrap();
-        assert_eq!(pool.take(false), Ok(job));
+        assert_eq!(pool.take(Some(Idle::NoJob)), Ok(job));
     }
 
     /// The job of a thread that was abandoned ends after all.
@@ -687,7 +805,7 @@ mod tests {
                 begin(&pool, 0);
                 let loss = pool.abandon();
                 assert_eq!((loss.abandoned, loss.exhausts), (abandoned, false));
-                assert!(pool.should_grow());
+                assert!(pool.grow());
                 assert!(!pool.load().is_exhausted());
             }
             begin(&pool, 0);
@@ -737,7 +855,7 @@ mod tests {
             pool.submit(1).unwrap();
             come_back(&pool);
             let expected = if replaced { Err(Idle::Replaced) } else { Ok(1) };
-            assert_eq!(pool.take(false), expected);
+            assert_eq!(pool.take(None), expected);
         }
     }
 
@@ -750,11 +868,11 @@ mod tests {
         pool.submit(2).unwrap();
         come_back(&pool);
         pool.finished();
-        assert_eq!(pool.take(false), Err(Idle::Replaced));
-        assert_eq!(pool.take(false), Err(Idle::Replaced));
-        assert!(!pool.wait(Idle::Replaced), "one leaves");
-        assert!(pool.wait(Idle::Replaced));
-        assert_eq!(pool.take(true), Ok(2));
+        assert_eq!(pool.take(None), Err(Idle::Replaced));
+        assert_eq!(pool.take(None), Err(Idle::Replaced));
+        assert!(!block_on(pool.wait(Idle::Replaced)), "one leaves");
+        assert!(block_on(pool.wait(Idle::Replaced)));
+        assert_eq!(pool.take(Some(Idle::Replaced)), Ok(2));
     }
 
     #[test]

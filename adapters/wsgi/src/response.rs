@@ -17,6 +17,7 @@ use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 use rustix::io::Errno;
 use twinspan::app::AppError;
 use twinspan::body::{self, Body, Disconnected};
+use twinspan::http::Interim;
 use twinspan_bridge::bytes::Lender;
 use twinspan_bridge::head;
 use twinspan_bridge::outbox::{Outbox, ReplyTo};
@@ -24,6 +25,7 @@ use twinspan_bridge::text::latin1_bytes;
 
 use crate::block_on::block_on;
 use crate::file_wrapper::{DiskFile, FileWrapper};
+use crate::lead;
 
 /// Bytes of a response that wait for the client before the application is held back.
 const RESPONSE_BUFFER: usize = 64 * 1024;
@@ -51,9 +53,15 @@ struct Head {
     headers: HeaderMap,
 }
 
+/// Where a head is waited for, and what may come before it.
+struct Pending {
+    reply_to: ReplyTo,
+    interim: Option<Interim>,
+}
+
 enum Progress {
     /// The head is not sent.
-    Waiting(ReplyTo),
+    Waiting(Pending),
     Streaming(body::Sender),
     /// A thread has the sender, and may wait for the client.
     Sending,
@@ -65,6 +73,7 @@ impl Responder {
         outbox: Arc<Outbox>,
         lender: Arc<Lender>,
         method: &Method,
+        interim: Option<Interim>,
         reply_to: ReplyTo,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -74,7 +83,7 @@ impl Responder {
             state: Mutex::new(State {
                 head: None,
                 started: false,
-                body: Progress::Waiting(reply_to),
+                body: Progress::Waiting(Pending { reply_to, interim }),
                 client_left: false,
             }),
         })
@@ -208,15 +217,11 @@ impl Responder {
 
     /// Queues a block, after the head. The sender comes back with [`Responder::pushed`].
     fn push(&self, block: Bytes) -> PyResult<body::Sender> {
-        let mut state = self.lock();
-        let mut sender = match std::mem::replace(&mut state.body, Progress::Sending) {
-            Progress::Streaming(sender) => {
-                drop(state);
-                sender
-            }
-            waiting @ Progress::Waiting(_) => {
-                state.body = waiting;
-                drop(state);
+        let progress = std::mem::replace(&mut self.lock().body, Progress::Sending);
+        let mut sender = match progress {
+            Progress::Streaming(sender) => sender,
+            Progress::Waiting(pending) => {
+                self.lock().body = Progress::Waiting(pending);
                 let (sender, receiver) = body::channel(RESPONSE_BUFFER);
                 self.send_head(receiver.into())?;
                 self.lock().body = Progress::Sending;
@@ -228,6 +233,7 @@ impl Responder {
                 ));
             }
             Progress::Over => {
+                let mut state = self.lock();
                 state.body = Progress::Over;
                 return Err(over(&state));
             }
@@ -255,7 +261,9 @@ impl Responder {
         else {
             return Err(no_head());
         };
-        let Progress::Waiting(reply_to) = std::mem::replace(&mut state.body, Progress::Over) else {
+        let Progress::Waiting(Pending { reply_to, .. }) =
+            std::mem::replace(&mut state.body, Progress::Over)
+        else {
             return Err(over(&state));
         };
         state.client_left = reply_to.is_closed();
@@ -267,7 +275,7 @@ impl Responder {
         if let Some(reason) = reason {
             response.extensions_mut().insert(reason);
         }
-        self.outbox.send(reply_to, Ok(response));
+        lead::send(&self.outbox, reply_to, Ok(response));
         Ok(())
     }
 
@@ -292,8 +300,8 @@ impl Responder {
     pub(crate) fn fail(&self, error: AppError) {
         let progress = std::mem::replace(&mut self.lock().body, Progress::Over);
         match progress {
-            Progress::Waiting(reply_to) => {
-                self.outbox.send(reply_to, Err(error));
+            Progress::Waiting(Pending { reply_to, .. }) => {
+                lead::send(&self.outbox, reply_to, Err(error));
             }
             Progress::Streaming(sender) => sender.abort(error.to_string()),
             Progress::Sending | Progress::Over => {}
@@ -304,7 +312,7 @@ impl Responder {
     pub(crate) fn has_client_left(&self) -> bool {
         let state = self.lock();
         match &state.body {
-            Progress::Waiting(reply_to) => reply_to.is_closed(),
+            Progress::Waiting(Pending { reply_to, .. }) => reply_to.is_closed(),
             Progress::Streaming(sender) => sender.is_disconnected(),
             Progress::Sending => false,
             Progress::Over => state.client_left,
@@ -329,6 +337,17 @@ impl Responder {
     /// The client wants no more of the body.
     fn is_satisfied(&self) -> bool {
         matches!(&self.lock().body, Progress::Streaming(sender) if sender.is_satisfied())
+    }
+
+    /// Sends early hints, unless the head is sent.
+    fn hint(&self, headers: &HeaderMap) {
+        if let Progress::Waiting(Pending {
+            interim: Some(interim),
+            ..
+        }) = &self.lock().body
+        {
+            interim.early_hints(headers);
+        }
     }
 
     fn start(
@@ -359,14 +378,6 @@ impl Responder {
         let head = parse_head(status, headers)?;
         self.lock().head = Some(head);
         Ok(())
-    }
-}
-
-impl Drop for Responder {
-    fn drop(&mut self) {
-        self.fail(AppError::Failed(
-            "the application ended without a response".into(),
-        ));
     }
 }
 
@@ -407,6 +418,14 @@ fn parse_head(status: &Bound<'_, PyAny>, headers: &Bound<'_, PyAny>) -> PyResult
                 })?,
         ),
     };
+    Ok(Head {
+        status,
+        reason,
+        headers: parse_headers(headers)?,
+    })
+}
+
+fn parse_headers(headers: &Bound<'_, PyAny>) -> PyResult<HeaderMap> {
     let list = headers
         .cast::<PyList>()
         .map_err(|_| PyTypeError::new_err("the headers must be a list of pairs of str"))?;
@@ -416,9 +435,9 @@ fn parse_head(status: &Bound<'_, PyAny>, headers: &Bound<'_, PyAny>) -> PyResult
             .extract::<(Bound<'_, PyString>, Bound<'_, PyString>)>()
             .map_err(|_| PyTypeError::new_err("the headers must be a list of pairs of str"))?;
         let name = name.to_cow()?;
-        if head::HOP_BY_HOP
-            .iter()
-            .any(|hop| name.eq_ignore_ascii_case(hop.as_str()))
+        let is = |hop: &str| name.eq_ignore_ascii_case(hop);
+        if head::HOP_BY_HOP.iter().any(|hop| is(hop.as_str()))
+            || OLDER_HOP_BY_HOP.into_iter().any(is)
         {
             // PEP 3333, "Other HTTP Features": a server must treat it as an error.
             let error = head::HeadError::HopByHop(name.into_owned());
@@ -433,12 +452,16 @@ fn parse_head(status: &Bound<'_, PyAny>, headers: &Bound<'_, PyAny>) -> PyResult
         head::append(&mut parsed, name.as_bytes(), &bytes)
             .map_err(|error| PyValueError::new_err(error.to_string()))?;
     }
-    Ok(Head {
-        status,
-        reason,
-        headers: parsed,
-    })
+    Ok(parsed)
 }
+
+/// What RFC 2616 §13.5.1 counted among them, which is the list that PEP 3333 refers to.
+const OLDER_HOP_BY_HOP: [&str; 4] = [
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailers",
+];
 
 /// Statuses whose responses end with their head.
 fn has_no_body(status: StatusCode) -> bool {
@@ -459,6 +482,28 @@ fn over(state: &State) -> PyErr {
 /// What a socket raises that nobody reads any more.
 fn client_left() -> PyErr {
     PyBrokenPipeError::new_err((Errno::PIPE.raw_os_error(), "the client has disconnected"))
+}
+
+/// `wsgi.early_hints`, as gunicorn has it: sends 103 (RFC 8297) before the response begins, as often as it
+/// is called. Afterwards, and where the protocol has no way to send them, it checks and does nothing.
+#[pyclass(frozen)]
+pub(crate) struct EarlyHints {
+    pub(crate) responder: Arc<Responder>,
+}
+
+#[pymethods]
+impl EarlyHints {
+    #[pyo3(signature = (headers, /))]
+    fn __call__(&self, headers: &Bound<'_, PyAny>) -> PyResult<()> {
+        let headers = parse_headers(headers)?;
+        if headers.contains_key(CONTENT_LENGTH) {
+            return Err(PyValueError::new_err(
+                "early hints have no body and so no Content-Length (RFC 9110 §8.6)",
+            ));
+        }
+        self.responder.hint(&headers);
+        Ok(())
+    }
 }
 
 /// What the application gets as `start_response`.

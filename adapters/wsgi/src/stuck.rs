@@ -10,7 +10,7 @@ use pyo3::types::PyDict;
 use tracing::error;
 use twinspan_bridge::errors::summary;
 
-use crate::application::{Shared, start_thread};
+use crate::application::Shared;
 use crate::ticket::{Runner, Ticket};
 
 /// Requests whose deadline has passed while a thread ran them.
@@ -59,13 +59,7 @@ fn attend(shared: &Arc<Shared>) {
     while let Some(tickets) = shared.reports.take() {
         // `None` when the interpreter ends, and nobody needs threads any more.
         Python::try_attach(|py| {
-            for _ in &tickets {
-                if shared.pool.should_grow()
-                    && let Err(error) = start_thread(py, shared)
-                {
-                    error!(app = %shared.name, error = %summary(py, &error), "a stuck thread cannot be replaced");
-                }
-            }
+            shared.grow(py);
             if let Err(error) = report(py, shared, &tickets) {
                 error!(app = %shared.name, error = %summary(py, &error), "a stuck thread cannot be reported");
             }
@@ -83,7 +77,7 @@ fn report(py: Python<'_>, shared: &Shared, tickets: &[Arc<Ticket>]) -> PyResult<
             // In words, because fields would come after the stack.
             error!(
                 app = %shared.name,
-                "thread {} is stuck in {} {}: no response within {:?}\n{}",
+                "thread {} is stuck in {} {:?}: no response within {:?}\n{}",
                 runner.name, ticket.method, ticket.path(), ticket.limit, stack.trim_end()
             );
         }

@@ -89,16 +89,18 @@ impl Ticket {
         begins
     }
 
-    /// The thread is done with the request. `returned` runs if it had been abandoned, before anybody
-    /// can find the request over.
-    pub(crate) fn end(&self, returned: impl FnOnce()) {
+    /// The thread is done with the request; whether it had been abandoned. Then `returned` runs before
+    /// anybody can find the request over.
+    pub(crate) fn end(&self, returned: impl FnOnce()) -> bool {
         let mut state = self.lock();
-        if let State::Abandoned(_) = *state {
+        let abandoned = matches!(*state, State::Abandoned(_));
+        if abandoned {
             returned();
         }
         *state = State::Over;
         drop(state);
         self.ended.notify_one();
+        abandoned
     }
 
     /// The deadline has passed. `abandon` runs if a thread is left to the request, before that thread

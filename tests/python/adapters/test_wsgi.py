@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import os
 import signal
 import sys
 import threading
@@ -15,6 +16,7 @@ from adapters.raw import Client, wait_until_refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
 
     from support import Serve, StartCommand
 
@@ -166,6 +168,10 @@ def test_a_second_start_response_without_exc_info_raises_also_when_the_first_one
         ("200 OK", [("Connection", "close")]),
         ("200 OK", [("Transfer-Encoding", "chunked")]),
         ("200 OK", [("Keep-Alive", "1")]),
+        ("200 OK", [("Proxy-Authenticate", "Basic")]),
+        ("200 OK", [("proxy-authorization", "Basic")]),
+        ("200 OK", [("TE", "trailers")]),
+        ("200 OK", [("Trailers", "X-App")]),
         ("200 OK", [(f"a{i}", "b") for i in range(40_000)]),
     ],
 )
@@ -435,7 +441,8 @@ def test_iteration_ends_when_the_client_leaves_before_there_was_anything_to_send
     assert response.closed == 1
 
 
-def test_a_client_that_leaves_is_a_broken_pipe_to_whoever_writes(serve: Serve) -> None:
+@pytest.mark.parametrize("size", [1, 65536])
+def test_a_client_that_leaves_is_a_broken_pipe_to_whoever_writes(serve: Serve, size: int) -> None:
     raised: list[BaseException] = []
     done = threading.Event()
 
@@ -443,7 +450,7 @@ def test_a_client_that_leaves_is_a_broken_pipe_to_whoever_writes(serve: Serve) -
         send = start_response("200 OK", [])
         try:
             while True:
-                send(b"x" * 65536)
+                send(b"x" * size)
         except OSError as error:
             raised.append(error)
             raise
@@ -559,7 +566,8 @@ def test_every_way_to_read_gives_the_same_bytes_and_nothing_past_the_end(
     assert seen[-4:] == [b""] * 4
 
 
-def test_a_body_that_breaks_off_raises_and_goes_on_raising(serve: Serve) -> None:
+@pytest.mark.parametrize("length", [10, 10_000_000])
+def test_a_body_that_breaks_off_raises_and_goes_on_raising(serve: Serve, length: int) -> None:
     outcomes: list[Any] = []
     done = threading.Event()
 
@@ -569,7 +577,7 @@ def test_a_body_that_breaks_off_raises_and_goes_on_raising(serve: Serve) -> None
         return []
 
     with Client(serve(wsgi(handler)).port) as client:
-        client.start("POST", "/", 10)
+        client.start("POST", "/", length)
         client.send(b"half")
     assert done.wait(TIMEOUT)
     assert outcomes == [ConnectionResetError] * 3
@@ -714,6 +722,28 @@ def test_continue_is_said_when_the_application_reads_and_not_before(serve: Serve
         assert client.answer().body == b"body"
 
 
+@pytest.mark.parametrize("way", ["whole", "stream", "read nothing", "hints"])
+def test_an_application_that_refuses_a_body_unread_is_not_preceded_by_continue(
+    serve: Serve, way: str
+) -> None:
+    def handler(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        if way == "read nothing":
+            assert environ["wsgi.input"].read(0) == environ["wsgi.input"].readline(0) == b""
+        elif way == "hints":
+            environ["wsgi.early_hints"]([("X-App", "1")])
+        start_response("413 Too Large", [])
+        return iter([b"too ", b"large"]) if way == "stream" else [b"too large"]
+
+    with Client(serve(wsgi(handler)).port) as client:
+        client.start("POST", "/", 10**9, expect="100-continue")
+        if way == "hints":
+            assert client.head().status == 103
+        answer = client.answer()
+        assert (answer.status, answer.body) == (413, b"too large")
+        # The body may come or not: nobody could tell it from the next request.
+        assert client.ends()
+
+
 def test_an_unread_body_does_not_hold_up_the_connection_although_the_environ_is_kept(
     serve: Serve,
 ) -> None:
@@ -793,6 +823,22 @@ def test_the_environ_holds_what_pep_3333_asks_for_in_its_types(serve: Serve) -> 
     assert "CONTENT_TYPE" not in seen[1]
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [({"threads": 1}, b"False"), ({"threads": 2}, b"True"), ({"timeout_request": 5}, b"True")],
+    ids=str,
+)
+def test_multithread_says_whether_two_requests_can_run_at_once(
+    serve: Serve, options: dict[str, object], expected: bytes
+) -> None:
+    def handler(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        start_response("200 OK", [])
+        return [str(environ["wsgi.multithread"]).encode()]
+
+    with Client(serve(wsgi(handler), **{"threads": 1, **options}).port) as client:
+        assert client.ask().body == expected
+
+
 def test_cookies_that_http2_splits_are_one_cookie_header_again(serve: Serve) -> None:
     def handler(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         start_response("200 OK", [])
@@ -803,6 +849,112 @@ def test_cookies_that_http2_splits_are_one_cookie_header_again(serve: Serve) -> 
     with httpx.Client(http1=False, http2=True, trust_env=False) as client:
         headers = [("cookie", "a=1"), ("cookie", "b=2"), ("x-app", "1"), ("x-app", "2")]
         assert client.get(server.url, headers=headers).text == "a=1; b=2|HTTP/2|1,2"
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "sent"),
+    [
+        ("/", "/", "/"),
+        ("/plain", "/plain", "/plain"),
+        ("/a?b=%20&c", "/a", "/a?b=%20&c"),
+        ("/a?", "/a", "/a?"),
+        ("/%E2%82%AC%FF", "/\u00e2\u0082\u00ac\xff", "/%E2%82%AC%FF"),
+        ("/a%00b", "/a\0b", "/a%00b"),
+        ("//a", "//a", "//a"),
+        ("/a;b=c/d;e", "/a;b=c/d;e", "/a;b=c/d;e"),
+        ("http://localhost/a?b", "/a", "/a?b"),
+        ("*", "*", "*"),
+    ],
+)
+def test_the_target_is_there_as_it_was_sent_beside_the_decoded_path(
+    serve: Serve, target: str, path: str, sent: str
+) -> None:
+    seen: list[Environ] = []
+
+    def handler(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        seen.append(environ)
+        start_response("200 OK", [])
+        return []
+
+    with Client(serve(wsgi(handler)).port) as client:
+        assert client.ask("OPTIONS", target).status == 200
+    assert (seen[0]["SCRIPT_NAME"], seen[0]["PATH_INFO"]) == ("", path)
+    assert (seen[0]["REQUEST_URI"], seen[0]["RAW_URI"]) == (sent, sent)
+
+
+def test_below_a_mount_the_target_is_whole(serve: Serve) -> None:
+    seen: list[tuple[str, str, str]] = []
+
+    def handler(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        seen.append((environ["SCRIPT_NAME"], environ["PATH_INFO"], environ["REQUEST_URI"]))
+        start_response("200 OK", [])
+        return []
+
+    with Client(serve(mounts={"/api": handler, "/": handler}).port) as client:
+        for target in ("/api", "/api/", "/api/a?b", "/apiary"):
+            client.ask(target=target)
+    assert seen == [
+        ("/api", "", "/api"),
+        ("/api", "/", "/api/"),
+        ("/api", "/a", "/api/a?b"),
+        ("", "/apiary", "/apiary"),
+    ]
+
+
+def test_a_client_cannot_set_the_proxy_of_whatever_takes_the_environ_for_that_of_a_process(
+    serve: Serve,
+) -> None:
+    seen: list[Environ] = []
+
+    def handler(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        seen.append(environ)
+        start_response("200 OK", [])
+        return []
+
+    with Client(serve(wsgi(handler)).port) as client:
+        client.ask(proxy="http://attacker", proxy_authorization="1")
+    assert "HTTP_PROXY" not in seen[0]
+    assert seen[0]["HTTP_PROXY_AUTHORIZATION"] == "1"
+
+
+def test_on_a_unix_socket_the_client_has_an_empty_address(
+    command: StartCommand, tmp_path: Path
+) -> None:
+    path = tmp_path / "socket"
+    process = command(
+        "app:app",
+        f"--bind=unix:{path}",
+        ready=False,
+        files={
+            "app.py": """
+                def app(environ, start_response):
+                    start_response("200 OK", [])
+                    keys = ("REMOTE_ADDR", "REMOTE_PORT", "SERVER_NAME", "SERVER_PORT")
+                    return [repr([environ.get(key) for key in keys]).encode()]
+                """
+        },
+    )
+    process.wait_for_line("listening on")
+    transport = httpx.HTTPTransport(uds=str(path))
+    with httpx.Client(transport=transport, trust_env=False) as client:
+        answer = client.get("http://name.example:81/")
+        assert answer.text == "['', None, 'name.example', '81']"
+
+
+def test_the_environment_of_the_process_is_not_copied(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TWINSPAN_TEST_SECRET", "secret")
+    seen: list[Environ] = []
+
+    def handler(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        seen.append(environ)
+        start_response("200 OK", [])
+        return []
+
+    with Client(serve(wsgi(handler)).port) as client:
+        client.ask()
+    assert not set(seen[0]) & set(os.environ)
 
 
 def test_a_header_with_an_underscore_cannot_pose_as_one_with_a_hyphen(serve: Serve) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -60,6 +61,8 @@ APP = """
         return "served"
 
     def app(environ, start_response):
+        if environ["PATH_INFO"] == "/read":
+            environ["wsgi.input"].read()
         text = serve(environ["PATH_INFO"], environ["wsgi.errors"])
         start_response("200 OK", [])
         return [text.encode()]
@@ -68,7 +71,8 @@ APP = """
 
 @pytest.fixture
 def server(command: StartCommand) -> Command:
-    return command("app:app", "--bind=127.0.0.1:0", files={"app.py": APP})
+    # One thread: what a request logs stands before what the next one logs.
+    return command("app:app", "--bind=127.0.0.1:0", "--threads=1", files={"app.py": APP})
 
 
 def ask(server: Command, path: str) -> str:
@@ -133,3 +137,16 @@ def test_lines_of_threads_stay_whole(server: Command) -> None:
 
 def test_only_text_can_be_written(server: Command) -> None:
     assert ask(server, "/type") == "3 utf-8 False False"
+
+
+def test_a_client_that_stops_sending_is_no_error_of_the_application(server: Command) -> None:
+    with Client(server.port) as client:
+        client.start("POST", "/read", 10)
+        client.send(b"half")
+        client.socket.shutdown(socket.SHUT_WR)
+        assert client.answer().status == 400
+        assert client.ends()
+    server.wait_for_line('"POST /read HTTP/1.1" 400 ')
+    ask(server, "/print")
+    assert logged(server, "printed") == ["printed in pieces"]
+    assert "Traceback" not in server.text

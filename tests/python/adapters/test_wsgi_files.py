@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any, cast
 import httpx
 import pytest
 from adapters.raw import Client
+from flask import Flask, send_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from support import Serve
+    from flask.typing import ResponseReturnValue
+    from support import Serve, StartCommand
 
     Environ = dict[str, Any]
     StartResponse = Callable[..., Callable[[bytes], object]]
@@ -111,11 +113,13 @@ def test_a_file_on_disk_is_sent_from_its_position_with_its_length(
         files.append(open_file(path))
         return files[-1]
 
-    with Client(serve(app(make)).port) as client:
+    server = serve(app(make))
+    with Client(server.port) as client:
         answer = client.ask()
         assert answer.body == CONTENT[100:]
         assert answer.header("content-length") == str(len(CONTENT) - 100)
         assert client.ask(target="/next").body == b"next"
+    server.close()
     assert files[0].closed
 
 
@@ -435,3 +439,68 @@ def test_a_file_without_start_response_is_a_500(serve: Serve) -> None:
         assert client.ask().status == 500
     server.close()
     assert file.times_closed == 1
+
+
+def test_flask_sends_files_and_ranges_of_them(serve: Serve, path: Path) -> None:
+    flask = Flask("files")
+
+    @flask.get("/disk")
+    def disk() -> ResponseReturnValue:  # pyright: ignore[reportUnusedFunction] # by its route
+        return send_file(path, mimetype="text/plain")
+
+    @flask.get("/memory")
+    def memory() -> ResponseReturnValue:  # pyright: ignore[reportUnusedFunction] # by its route
+        return send_file(io.BytesIO(CONTENT), mimetype="text/plain")
+
+    server = serve(flask)
+    for target in ("/disk", "/memory"):
+        with Client(server.port) as client:
+            whole = client.ask(target=target)
+            assert (whole.status, whole.body) == (200, CONTENT)
+            head = client.ask("HEAD", target)
+            assert head.header("content-length") == str(len(CONTENT))
+            if target == "/disk":
+                etag = whole.header("etag") or ""
+                assert client.ask(target=target, if_none_match=etag).status == 304
+                for asked, part in (
+                    ("100-200099", CONTENT[100:200_100]),
+                    ("0-0", CONTENT[:1]),
+                    ("-10", CONTENT[-10:]),
+                ):
+                    answer = client.ask(target=target, range=f"bytes={asked}")
+                    assert (answer.status, answer.body) == (206, part)
+                assert client.ask(target=target, range="bytes=9999999-").status == 416
+
+
+def test_django_hears_of_the_end_of_a_file_once(command: StartCommand, path: Path) -> None:
+    process = command(
+        "app:app",
+        "--bind=127.0.0.1:0",
+        # The next request comes after the end of the one before.
+        "--threads=1",
+        files={
+            "app.py": f"""
+                import sys
+                from django.conf import settings
+                from django.core.signals import request_finished
+                from django.core.wsgi import get_wsgi_application
+                from django.http import FileResponse, HttpResponse
+                from django.urls import path
+
+                settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"], SECRET_KEY="key")
+                ended = []
+                request_finished.connect(lambda **kwargs: ended.append(1), weak=False)
+                urlpatterns = [
+                    path("file", lambda request: FileResponse(open({str(path)!r}, "rb"))),
+                    path("ended", lambda request: HttpResponse(str(len(ended)))),
+                ]
+                app = get_wsgi_application()
+                """
+        },
+    )
+    with Client(process.port) as client:
+        for count in range(3):
+            # Each question for the number has an end, too.
+            answer = client.ask(target="/file")
+            assert (answer.body, answer.header("content-length")) == (CONTENT, str(len(CONTENT)))
+            assert client.ask(target="/ended").body == str(2 * count + 1).encode()

@@ -6,6 +6,7 @@ one has half a second, and what must happen after one is waited for.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import threading
 import time
@@ -151,6 +152,30 @@ def test_a_request_past_its_deadline_is_answered_504_and_discarded(
     assert not shop.closed.acquire(blocking=False), "closed twice"
 
 
+def test_http2_and_head_are_answered_504_too(start: Callable[..., Server]) -> None:
+    url = start().url
+    with httpx.Client(http1=False, http2=True, base_url=url, trust_env=False) as client:
+        answers = [client.head("/stuck"), client.get("/stuck"), client.get("/quick")]
+    assert [answer.status_code for answer in answers] == [504, 504, 200]
+    assert [len(answer.content) for answer in answers[:2]] == [0, len("Gateway Timeout\n")]
+
+
+def test_asgi_applications_have_no_deadline(serve: Serve, shop: Shop) -> None:
+    async def app(scope: Environ, _receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            raise NotImplementedError(scope["type"])
+        await asyncio.to_thread(shop.released.wait, TIMEOUT)
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": b"late"})
+
+    server = serve(app, mounts={"/wsgi": shop}, timeout_request=DEADLINE)
+    with Client(server.port) as slow, Client(server.port) as stuck:
+        slow.start("GET", "/")
+        assert stuck.ask(target="/wsgi").status == 504, "and so the same time has passed for both"
+        shop.released.set()
+        assert slow.answer().body == b"late"
+
+
 def test_a_response_that_has_begun_may_take_its_time_and_who_waits_behind_it_is_never_begun(
     start: Callable[..., Server], shop: Shop, admin: Admin
 ) -> None:
@@ -181,7 +206,7 @@ def test_the_log_says_where_the_thread_is(
         return "self.shop.released.wait" in seen
 
     until(reported)
-    assert re.search(r"thread twinspan-shop-\d is stuck in GET /stuck/here: .*500ms", seen)
+    assert re.search(r"thread twinspan-shop-\d is stuck in GET \"/stuck/here\": .*500ms", seen)
     assert "secret" not in seen
     shop.released.set()
 
@@ -238,6 +263,7 @@ def test_an_abandoned_thread_is_replaced_and_leaves_when_it_comes_back(
         """Such as an application keeps for each thread."""
 
     def app(environ: Environ, start_response: StartResponse) -> list[bytes]:
+        assert environ["wsgi.multithread"], "the abandoned thread may run on beside its successor"
         if environ["PATH_INFO"] == "/stuck":
             local.connection = Connection()
             weakref.finalize(local.connection, returned.set)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import httpx
@@ -256,20 +257,21 @@ def test_threads_are_made_when_requests_need_them(serve: Serve) -> None:
         return [threading.current_thread().name.encode()]
 
     def threads() -> int:
-        return len([t for t in threading.enumerate() if t.name == name])
+        return sum(thread.name.startswith(pool) for thread in threading.enumerate())
 
     server = serve(growing, threads=16)
-    with Client(server.port) as client:
-        name = client.ask().body.decode()
+    with ExitStack() as clients:
+        client = clients.enter_context(Client(server.port))
+        clients.callback(leave.set)
+        # Threads are numbered.
+        pool = client.ask().body.decode().rpartition("-")[0]
         # One is always ready for the next request, and one may not be back from the last.
         assert threads() <= 3
-        staying = [Client(server.port) for _ in range(5)]
+        staying = [clients.enter_context(Client(server.port)) for _ in range(5)]
         for number, one in enumerate(staying, 1):
             one.start("GET", "/stay")
             assert entered.acquire(timeout=TIMEOUT)
             assert client.ask().status == 200
             assert number < threads() < 16
         leave.set()
-        for one in staying:
-            assert one.answer().status == 200
-            one.socket.close()
+        assert [one.answer().status for one in staying] == [200] * 5

@@ -1,0 +1,334 @@
+//! Who drives the I/O: the I/O thread, or for a while a thread of an application that would idle otherwise.
+//!
+//! A request that crosses to another thread and back costs two wake-ups, and on a busy core two switches.
+//! So a thread without work may take the lead (leader/followers, POSA 2): it drives the runtime until
+//! there is a job for it, does the job, and drives on. The I/O thread watches meanwhile. A job that lasts
+//! longer than one or two [`TICK`]s costs the leader its lead, so no application holds up the network
+//! for longer than that; and where jobs turn out to be long, the lead is given away ever more seldom.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread::Thread;
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+use tokio::sync::Notify;
+
+/// How often the I/O thread looks whether the leader gets on.
+const TICK: Duration = Duration::from_millis(1);
+/// Looks without any change after which the I/O thread sleeps until it is woken.
+const QUIET_TICKS: u32 = 20;
+/// A lead that lasted for so many jobs was worth its change of threads.
+const WORTHWHILE: u64 = 128;
+/// The lead is given away at every so many-th request for it at least.
+const RAREST: u32 = 1024;
+
+/// The lead over the I/O of one runtime, for threads that may take it.
+#[derive(Clone)]
+pub struct Lead {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    runtime: Weak<Runtime>,
+    /// A [`Turn`].
+    turn: AtomicU64,
+    /// The I/O thread sleeps until a leader has a job.
+    asleep: AtomicBool,
+    io_thread: Thread,
+    /// Tells the I/O thread that another thread wants to drive.
+    taken: Notify,
+    /// Tells the application that the I/O thread drives again.
+    returned: Notify,
+    ended: AtomicBool,
+    caution: Mutex<Caution>,
+}
+
+/// Who leads and what they do, numbered: no two turns are alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Turn(u64);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// The I/O thread drives.
+    Io,
+    /// A leader drives.
+    Driving,
+    /// A leader does a job; nobody drives.
+    Working,
+}
+
+impl Turn {
+    fn role(self) -> Role {
+        match self.0 % 4 {
+            0 => Role::Io,
+            1 => Role::Driving,
+            _ => Role::Working,
+        }
+    }
+
+    fn number(self) -> u64 {
+        self.0 / 4
+    }
+
+    fn next(self, role: Role) -> Self {
+        let role = match role {
+            Role::Io => 0,
+            Role::Driving => 1,
+            Role::Working => 2,
+        };
+        Self((self.number() + 1) * 4 + role)
+    }
+}
+
+/// How readily the lead is given away.
+#[derive(Debug)]
+struct Caution {
+    /// At one of so many requests.
+    every: u32,
+    left: u32,
+    /// When the present lead began.
+    since: Turn,
+}
+
+impl Caution {
+    fn allows(&mut self) -> bool {
+        self.left -= 1;
+        if self.left > 0 {
+            return false;
+        }
+        self.left = self.every;
+        true
+    }
+
+    /// Learns from a lead that a long job has ended.
+    fn ended(&mut self, at: Turn) {
+        self.every = if at.number() - self.since.number() >= WORTHWHILE {
+            (self.every / 2).max(1)
+        } else {
+            (self.every * 2).min(RAREST)
+        };
+        self.left = self.every;
+    }
+}
+
+impl fmt::Debug for Lead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Lead")
+            .field(&self.shared.turn().role())
+            .finish()
+    }
+}
+
+impl Shared {
+    fn turn(&self) -> Turn {
+        Turn(self.turn.load(Ordering::SeqCst))
+    }
+
+    /// Changes the turn if it is still `from`.
+    fn change(&self, from: Turn, role: Role) -> Option<Turn> {
+        let next = from.next(role);
+        self.turn
+            .compare_exchange(from.0, next.0, Ordering::SeqCst, Ordering::SeqCst)
+            .ok()
+            .map(|_| next)
+    }
+
+    /// Takes the lead away from a leader in its job.
+    fn recall(&self, from: Turn) {
+        if from.role() == Role::Working && self.change(from, Role::Io).is_some() {
+            let mut caution = self.caution.lock().unwrap_or_else(PoisonError::into_inner);
+            caution.ended(from);
+            drop(caution);
+            self.io_thread.unpark();
+        }
+    }
+}
+
+impl Lead {
+    /// Takes the lead for the calling thread, if it is to be had.
+    pub fn take(&self) -> Option<Lease> {
+        let turn = self.shared.turn();
+        if turn.role() != Role::Io {
+            return None;
+        }
+        {
+            let mut caution = self
+                .shared
+                .caution
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            if !caution.allows() {
+                return None;
+            }
+            caution.since = turn;
+        }
+        let turn = self.shared.change(turn, Role::Driving)?;
+        self.shared.taken.notify_one();
+        Some(Lease {
+            shared: Arc::clone(&self.shared),
+            turn,
+        })
+    }
+
+    /// Gives the lead back to the I/O thread if the leader is in a job: for another thread that runs beside it.
+    pub fn recall(&self) {
+        self.shared.recall(self.shared.turn());
+    }
+
+    /// Returns each time that the I/O thread has become the one that drives.
+    pub async fn returned(&self) {
+        self.shared.returned.notified().await;
+    }
+}
+
+/// The lead of one thread; dropped, it goes back to the I/O thread.
+pub struct Lease {
+    shared: Arc<Shared>,
+    turn: Turn,
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Lease").field(&self.turn).finish()
+    }
+}
+
+impl Lease {
+    /// Drives the I/O until `future` is ready; then the thread's job begins. `None` when the lead is lost.
+    pub fn drive<F: Future>(&mut self, future: F) -> Option<F::Output> {
+        if self.turn.role() == Role::Working {
+            self.turn = self.shared.change(self.turn, Role::Driving)?;
+        }
+        let runtime = self.shared.runtime.upgrade()?;
+        let output = runtime.block_on(future);
+        self.turn = self.shared.change(self.turn, Role::Working)?;
+        // Only a job can take too long: until the first the I/O thread may sleep.
+        if self.shared.asleep.load(Ordering::SeqCst) {
+            self.shared.io_thread.unpark();
+        }
+        Some(output)
+    }
+
+    /// Begins the next job without driving in between. `false` when the lead is lost.
+    pub fn renew(&mut self) -> bool {
+        match self.shared.change(self.turn, Role::Working) {
+            Some(turn) => {
+                self.turn = turn;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Whether the thread still leads.
+    pub fn holds(&self) -> bool {
+        self.shared.turn() == self.turn
+    }
+
+    /// Gives the lead back in the middle of a job that is going to wait.
+    pub fn leave(&self) {
+        self.shared.recall(self.turn);
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if self.shared.change(self.turn, Role::Io).is_some() {
+            self.shared.io_thread.unpark();
+        }
+    }
+}
+
+/// Drives `runtime` on this thread, the I/O thread, until `main` has ended, but for the times when another
+/// thread has the lead. Gives the runtime back unless a leader still drives it.
+///
+/// # Panics
+/// When `main` does.
+pub(crate) fn run<F, Fut>(runtime: Runtime, main: F) -> Option<Runtime>
+where
+    F: FnOnce(Lead) -> Fut,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    let runtime = Arc::new(runtime);
+    let turn = Turn(0);
+    let shared = Arc::new(Shared {
+        runtime: Arc::downgrade(&runtime),
+        turn: AtomicU64::new(turn.0),
+        asleep: AtomicBool::new(false),
+        io_thread: std::thread::current(),
+        taken: Notify::new(),
+        returned: Notify::new(),
+        ended: AtomicBool::new(false),
+        caution: Mutex::new(Caution {
+            every: 1,
+            left: 1,
+            since: turn,
+        }),
+    });
+    let ended = Ended(Arc::clone(&shared));
+    let main = main(Lead {
+        shared: Arc::clone(&shared),
+    });
+    // A task, so that it goes on whoever drives.
+    let mut main = runtime.spawn(async move {
+        let _ended = ended;
+        main.await;
+    });
+    loop {
+        let ended = runtime.block_on(async {
+            tokio::select! {
+                biased;
+                ended = &mut main => Some(ended),
+                () = shared.taken.notified() => None,
+            }
+        });
+        match ended {
+            Some(Ok(())) => break,
+            Some(Err(error)) => std::panic::resume_unwind(error.into_panic()),
+            None => {}
+        }
+        shared.watch();
+        shared.returned.notify_one();
+    }
+    Arc::into_inner(runtime)
+}
+
+/// Tells the I/O thread that there is nothing left to drive for.
+struct Ended(Arc<Shared>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.ended.store(true, Ordering::SeqCst);
+        self.0.io_thread.unpark();
+    }
+}
+
+impl Shared {
+    /// Returns when the I/O thread has the lead: given back, or taken back from a job that lasts.
+    fn watch(&self) {
+        let mut seen = self.turn();
+        let mut quiet = 0;
+        while seen.role() != Role::Io && !self.ended.load(Ordering::SeqCst) {
+            if quiet < QUIET_TICKS {
+                std::thread::park_timeout(TICK);
+            } else {
+                self.asleep.store(true, Ordering::SeqCst);
+                // A leader that has changed the turn before may not have seen that this thread sleeps.
+                if self.turn() == seen && !self.ended.load(Ordering::SeqCst) {
+                    std::thread::park();
+                }
+                self.asleep.store(false, Ordering::SeqCst);
+            }
+            let now = self.turn();
+            if now == seen {
+                quiet += 1;
+                self.recall(now);
+            } else {
+                quiet = 0;
+            }
+            seen = self.turn();
+        }
+    }
+}
