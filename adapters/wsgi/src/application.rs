@@ -489,8 +489,9 @@ impl Shared {
                 Ok(job) => job,
                 Err(idle) => return idle,
             };
-            let leads = lead::renew();
-            if !leads && let Some(lead) = self.lead.get() {
+            if !lead::renew()
+                && let Some(lead) = self.lead.get()
+            {
                 // Two jobs at once: the leader is about to wait, or has begun to.
                 lead.recall();
             }
@@ -511,7 +512,7 @@ impl Shared {
             }
             self.pool.finished();
             self.lender.release(py);
-            if leads && began.elapsed() >= PASS_EVERY {
+            if lead::holds() && began.elapsed() >= PASS_EVERY {
                 return self.pool.pass();
             }
         }

@@ -29,7 +29,8 @@ pub(crate) fn renew() -> bool {
     LEASE.with_borrow_mut(|own| own.as_mut().is_some_and(Lease::renew))
 }
 
-fn holds() -> bool {
+/// Whether this thread leads.
+pub(crate) fn holds() -> bool {
     LEASE.with_borrow(|own| own.as_ref().is_some_and(Lease::holds))
 }
 

@@ -388,6 +388,12 @@ impl<J> Pool<J> {
             let replaced = because == Idle::Replaced && state.has_one_too_many(self.threads);
             if state.closed || replaced {
                 state.leave();
+                // It may have been woken for a job before it was found to be one too many.
+                let woken = wake_one(&mut state);
+                drop(state);
+                if let Some(woken) = woken {
+                    woken.wake(Call::Job);
+                }
                 return false;
             }
             if because != Idle::NotNeeded && !state.jobs.is_empty() {
@@ -885,6 +891,22 @@ mod tests {
         assert!(!block_on(pool.wait(Idle::Replaced)), "one leaves");
         assert!(block_on(pool.wait(Idle::Replaced)));
         assert_eq!(pool.take(Some(Idle::Replaced)), Ok(2));
+    }
+
+    #[test]
+    fn a_thread_that_leaves_passes_its_call_on() {
+        let pool = Pool::new(1, 10, TURN);
+        begin(&pool, 0);
+        pool.abandon();
+        assert!(pool.join());
+        let mut successor = std::pin::pin!(pool.wait(Idle::NoJob));
+        let cx = &mut Context::from_waker(Waker::noop());
+        assert!(successor.as_mut().poll(cx).is_pending());
+        come_back(&pool);
+        pool.submit(1).unwrap();
+        assert_eq!(pool.take(Some(Idle::NoJob)), Err(Idle::Replaced));
+        assert!(!block_on(pool.wait(Idle::Replaced)));
+        assert_eq!(successor.as_mut().poll(cx), Poll::Ready(true));
     }
 
     #[test]

@@ -10,7 +10,7 @@ from conformance.wsgi.apps import TEXT, Bare, Blocks, Faulty
 from conformance.wsgi.clients import LONG
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from conformance.wsgi.apps import Environ, StartResponse
     from conformance.wsgi.sites import MakeSite
@@ -23,40 +23,53 @@ class Odd(BaseException):
 ENDINGS = [ValueError, SystemExit, KeyboardInterrupt, GeneratorExit, Odd]
 
 
-def closing_once(site: MakeSite, result: Blocks, status: str = "200 OK", **request: str) -> None:
-    """Serves `result` once and checks that it was closed once when the server has ended."""
-    bodiless = status[:3] in {"204", "304"}
+class Making:
+    """An application that answers each request with the next of its results."""
 
-    def app(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        start_response(status, [] if bodiless else [TEXT])
-        return result
+    def __init__(self, make: Callable[[], Blocks], status: str = "200 OK") -> None:
+        self.make = make
+        self.status = status
+        self.made: list[Blocks] = []
 
-    served = site(app)
-    served.breaks(**request)
-    result.wait_closed()
-    served.close()
-    assert result.closed == 1
+    def __call__(self, _environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        start_response(self.status, [] if self.status[:3] in {"204", "304"} else [TEXT])
+        self.made.append(self.make())
+        return self.made[-1]
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize("status", ["200 OK", "204 No Content", "304 Not Modified"])
-@pytest.mark.parametrize("blocks", [[], [b""], [b"one"], [b"one", b"two"]], ids=repr)
 def test_a_response_is_closed_once_whatever_becomes_of_its_body(
-    site: MakeSite, method: str, status: str, blocks: list[bytes]
+    site: MakeSite, method: str, status: str
 ) -> None:
-    closing_once(site, Blocks(blocks), status, method=method)
+    results = iter([Blocks(blocks) for blocks in ([], [b""], [b"one"], [b"one", b"two"])])
+    making = Making(lambda: next(results), status)
+    served = site(making)
+    for _ in range(4):
+        assert served.ask(method).status == int(status[:3])
+    served.close()
+    assert [result.closed for result in making.made] == [1] * 4
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-@pytest.mark.parametrize("after", [[], [b""], [b"begun"], [b"begun", b"and on"]], ids=repr)
 def test_a_response_whose_iteration_raises_is_closed_once(
-    site: MakeSite, ending: type[BaseException], after: list[bytes]
+    site: MakeSite, ending: type[BaseException]
 ) -> None:
-    def blocks() -> Iterator[bytes]:
-        yield from after
+    def raising(before: list[bytes]) -> Iterator[bytes]:
+        yield from before
         raise ending
 
-    closing_once(site, Blocks(blocks()))
+    befores = [[], [b""], [b"begun"], [b"begun", b"and on"]]
+    results = iter([Blocks(raising(before)) for before in befores])
+    making = Making(lambda: next(results))
+    served = site(making)
+    for before in befores:
+        if any(before):
+            assert served.breaks()
+        else:
+            assert served.ask().status == 500
+    served.close()
+    assert [result.closed for result in making.made] == [1] * 4
 
 
 @pytest.mark.parametrize("blocks", [["text"], [b"begun", "text"], [None]], ids=repr)
@@ -120,7 +133,11 @@ def test_a_response_without_end_is_closed_when_head_was_asked_for(site: MakeSite
         while True:
             yield b"x" * 1000
 
-    closing_once(site, Blocks(endless()), method="HEAD")
+    making = Making(lambda: Blocks(endless()))
+    served = site(making)
+    assert served.ask("HEAD").status == 200
+    served.close()
+    assert [result.closed for result in making.made] == [1]
 
 
 @pytest.mark.parametrize("when", ["before the head", "within the body"])
@@ -174,7 +191,9 @@ def test_close_is_called_when_everything_has_been_asked_for_and_not_before(site:
             order.append("close")
             super().close()
 
-    closing_once(site, Ordered([b"one", b"", b"two"]))
+    served = site(Making(lambda: Ordered([b"one", b"", b"two"])))
+    assert served.ask().body == b"onetwo"
+    served.close()
     assert order == ["one", "", "two", "end", "close"]
 
 

@@ -191,12 +191,11 @@ def test_variables_of_the_server_are_lower_case_with_a_name_before_the_dot(
     assert {name.split(".")[0] for name in names} <= {"wsgi", "twinspan"}
 
 
-@pytest.mark.parametrize(
-    "method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
-)
-def test_request_method_is_the_method(site: MakeSite, method: str) -> None:
+def test_request_method_is_the_method(site: MakeSite) -> None:
     seen = Seen()
-    assert seen.of(site(seen), method)["REQUEST_METHOD"] == method
+    served = site(seen)
+    for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"):
+        assert seen.of(served, method)["REQUEST_METHOD"] == method
 
 
 @pytest.mark.filterwarnings("ignore:Unknown REQUEST_METHOD")
@@ -300,24 +299,23 @@ def test_an_absolute_target_is_the_path_in_it(site: MakeSite) -> None:
     assert (environ["QUERY_STRING"], environ["HTTP_HOST"]) == ("c=d", "localhost")
 
 
-@pytest.mark.parametrize(
-    ("path", "query"),
-    [
-        ("/", ""),
-        ("/?", ""),
-        ("/?a=b&c", "a=b&c"),
-        ("/??", "?"),
-        ("/?a?b", "a?b"),
-        ("/?%20+%FF%00", "%20+%FF%00"),
-        ("/?a/../b", "a/../b"),
-        ("/?a;b'(c)[]{}|^", "a;b'(c)[]{}|^"),
-    ],
-)
-def test_query_string_is_what_follows_the_question_mark_as_it_was_sent(
-    site: MakeSite, path: str, query: str
-) -> None:
+QUERIES = {
+    "/": "",
+    "/?": "",
+    "/?a=b&c": "a=b&c",
+    "/??": "?",
+    "/?a?b": "a?b",
+    "/?%20+%FF%00": "%20+%FF%00",
+    "/?a/../b": "a/../b",
+    "/?a;b'(c)[]{}|^": "a;b'(c)[]{}|^",
+}
+
+
+def test_query_string_is_what_follows_the_question_mark_as_it_was_sent(site: MakeSite) -> None:
     seen = Seen()
-    assert seen.of(site(seen), path=path)["QUERY_STRING"] == query
+    served = site(seen)
+    for path, query in QUERIES.items():
+        assert seen.of(served, path=path)["QUERY_STRING"] == query
 
 
 @pytest.mark.parametrize("path", ["/", "/a%20b/c", "/a?b=%20", "/caf%C3%A9//x;y=z", "/a%25b"])

@@ -96,7 +96,7 @@ FRAMINGS = [
 )
 @pytest.mark.parametrize("mount", ["", "/mounted"], ids=["root", "mounted"])
 @settings(
-    max_examples=40,
+    max_examples=30,
     deadline=None,
     derandomize=True,
     database=None,

@@ -176,39 +176,41 @@ def test_an_error_that_was_handled_is_not_current_in_the_next_request(site: Make
     assert seen == [(None, None, None)] * 2
 
 
-@pytest.mark.parametrize(
-    "ending", [ValueError, SystemExit, KeyboardInterrupt, GeneratorExit, StopIteration, Odd]
-)
+ENDINGS = [ValueError, SystemExit, KeyboardInterrupt, GeneratorExit, StopIteration, Odd]
+
+
 @pytest.mark.parametrize("place", ["call", "iteration", "close"])
-def test_whatever_is_raised_costs_that_request_and_no_thread(
-    site: MakeSite, ending: type[BaseException], place: str
-) -> None:
+def test_whatever_is_raised_costs_that_request_and_no_thread(site: MakeSite, place: str) -> None:
     """Also what ends a program: the server is not the application's to stop."""
 
     class Result:
+        def __init__(self, ending: type[BaseException]) -> None:
+            self.ending = ending
+
         def __iter__(self) -> Iterator[bytes]:
             return self
 
         def __next__(self) -> bytes:
             # Nothing ends an iteration as early as the error that means just that.
-            raise ending if place == "iteration" else StopIteration
+            raise self.ending if place == "iteration" else StopIteration
 
         def close(self) -> None:
             if place == "close":
-                raise ending
+                raise self.ending
 
     def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         if environ["PATH_INFO"] == "/next":
             start_response("200 OK", [TEXT])
             return [b"next"]
+        ending = ENDINGS[int(environ["QUERY_STRING"])]
         if place == "call":
             raise ending
         start_response("200 OK", [TEXT])
-        return Result()
+        return Result(ending)
 
     served = site(Faulty(app), threads=1)
-    for _ in range(2):
-        status = served.ask().status
+    for number, ending in enumerate(ENDINGS):
+        status = served.ask(path=f"/?{number}").status
         is_error = place == "call" or (place == "iteration" and ending is not StopIteration)
         assert status == (500 if is_error else 200)
         assert served.ask(path="/next").body == b"next"
