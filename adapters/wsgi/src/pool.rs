@@ -427,9 +427,6 @@ impl<J> Pool<J> {
     /// Lets other things have a turn before the thread takes the next of the jobs that wait.
     pub(crate) fn pass(&self) -> Idle {
         let mut state = self.lock();
-        if state.has_one_too_many(self.threads) {
-            return Idle::Replaced;
-        }
         if state.jobs.is_empty() {
             return Idle::NoJob;
         }
@@ -445,9 +442,10 @@ impl<J> Pool<J> {
         match after {
             Some(Idle::Pass) => state.passing = false,
             Some(_) if self.is_superfluous(&mut state) => return Err(Idle::NotNeeded),
-            // Only between jobs: nobody else may have been woken for what another comes for.
-            None if state.has_one_too_many(self.threads) => return Err(Idle::Replaced),
             Some(_) | None => {}
+        }
+        if state.has_one_too_many(self.threads) {
+            return Err(Idle::Replaced);
         }
         let Some(job) = state.jobs.pop_front() else {
             return Err(Idle::NoJob);
@@ -865,16 +863,6 @@ mod tests {
             let expected = if replaced { Err(Idle::Replaced) } else { Ok(1) };
             assert_eq!(pool.take(None), expected);
         }
-    }
-
-    #[test]
-    fn a_thread_that_comes_back_and_would_let_others_have_a_turn_leaves_too() {
-        let pool = Pool::new(1, 10, TURN);
-        begin(&pool, 0);
-        pool.abandon();
-        assert!(pool.join());
-        come_back(&pool);
-        assert_eq!(pool.pass(), Idle::Replaced);
     }
 
     #[test]
