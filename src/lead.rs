@@ -43,6 +43,8 @@ struct Shared {
     returned: Notify,
     ended: AtomicBool,
     caution: Mutex<Caution>,
+    /// A child that an application forks inherits its thread's lead, and must not serve with it.
+    process: u32,
 }
 
 /// Who leads and what they do, numbered: no two turns are alike.
@@ -137,8 +139,12 @@ impl Shared {
 
     /// Takes the lead away from a leader in its job.
     fn recall(&self, from: Turn) {
-        if from.role() == Role::Working && self.change(from, Role::Io).is_some() {
-            let mut caution = self.caution.lock().unwrap_or_else(PoisonError::into_inner);
+        if from.role() != Role::Working {
+            return;
+        }
+        // Before the change: whoever takes the lead after it begins a count of its own.
+        let mut caution = self.caution.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.change(from, Role::Io).is_some() {
             caution.ended(from);
             drop(caution);
             self.io_thread.unpark();
@@ -198,6 +204,9 @@ impl fmt::Debug for Lease {
 impl Lease {
     /// Drives the I/O until `future` is ready; then the thread's job begins. `None` when the lead is lost.
     pub fn drive<F: Future>(&mut self, future: F) -> Option<F::Output> {
+        if std::process::id() != self.shared.process {
+            return None;
+        }
         if self.turn.role() == Role::Working {
             self.turn = self.shared.change(self.turn, Role::Driving)?;
         }
@@ -266,6 +275,7 @@ where
             left: 1,
             since: turn,
         }),
+        process: std::process::id(),
     });
     let ended = Ended(Arc::clone(&shared));
     let main = main(Lead {
@@ -311,7 +321,7 @@ impl Shared {
         let mut seen = self.turn();
         let mut quiet = 0;
         while seen.role() != Role::Io && !self.ended.load(Ordering::SeqCst) {
-            if quiet < QUIET_TICKS {
+            if quiet < QUIET_TICKS || seen.role() == Role::Working {
                 std::thread::park_timeout(TICK);
             } else {
                 self.asleep.store(true, Ordering::SeqCst);

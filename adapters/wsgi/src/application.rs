@@ -369,8 +369,8 @@ impl PoolThread {
         };
         let mut answers = Vec::new();
         let mut idle = shared.work(py, Idle::NoJob, &runner);
-        while py.detach(|| shared.wait(idle, &mut answers)) {
-            idle = shared.work(py, idle, &runner);
+        while let Some(after) = py.detach(|| shared.wait(idle, &mut answers)) {
+            idle = shared.work(py, after, &runner);
         }
         lead::end();
     }
@@ -444,8 +444,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Waits for a job, idle or at the head of the I/O; `false` at the end of the pool.
-    fn wait(&self, idle: Idle, answers: &mut Vec<(ReplyTo, Answer)>) -> bool {
+    /// Waits for a job, idle or at the head of the I/O; `None` when the thread has left the pool.
+    fn wait(&self, idle: Idle, answers: &mut Vec<(ReplyTo, Answer)>) -> Option<Idle> {
         if let Some(lease) = self.lead.get().and_then(Lead::take) {
             lead::begin(lease);
         }
@@ -457,8 +457,8 @@ impl Shared {
             }
             self.pool.wait(idle).await
         });
-        if let Some(open) = driven {
-            return open;
+        if let Some(after) = driven {
+            return after;
         }
         // What was put for the next pass of a lead that is lost.
         self.outbox.flush();

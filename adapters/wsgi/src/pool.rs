@@ -380,9 +380,9 @@ impl<J> Pool<J> {
         let _ = receive.await;
     }
 
-    /// Waits, for a thread that has nothing to do according to [`Pool::take`]; `false` when it has left the
-    /// pool. The thread must wait to the end.
-    pub(crate) async fn wait(&self, because: Idle) -> bool {
+    /// Waits, for a thread that has nothing to do according to [`Pool::take`], and gives what it tells
+    /// [`Pool::take`] then; `None` when it has left the pool. The thread must wait to the end.
+    pub(crate) async fn wait(&self, because: Idle) -> Option<Idle> {
         let sleeper = {
             let mut state = self.lock();
             let replaced = because == Idle::Replaced && state.has_one_too_many(self.threads);
@@ -394,16 +394,24 @@ impl<J> Pool<J> {
                 if let Some(woken) = woken {
                     woken.wake(Call::Job);
                 }
-                return false;
+                return None;
             }
             if because != Idle::NotNeeded && !state.jobs.is_empty() {
-                return true;
+                return Some(because);
+            }
+            if because == Idle::Pass {
+                // Others took the jobs meanwhile: it sleeps like any other.
+                state.passing = false;
             }
             let sleeper = Arc::new(Sleeper::new());
             state.idle.push(Arc::clone(&sleeper));
             sleeper
         };
-        poll_fn(|cx| sleeper.poll(cx)).await == Call::Job
+        match poll_fn(|cx| sleeper.poll(cx)).await {
+            // Whoever was called answers for it, whatever it did before it slept.
+            Call::Job => Some(Idle::NoJob),
+            Call::Dismissed => None,
+        }
     }
 
     /// Has threads leave that have idled for `limit`, the longest first. One stays for the next job.
@@ -603,8 +611,8 @@ mod tests {
             let pool = Arc::clone(pool);
             std::thread::spawn(move || {
                 let mut idle = Idle::NoJob;
-                while block_on(pool.wait(idle)) {
-                    let mut after = Some(idle);
+                while let Some(after) = block_on(pool.wait(idle)) {
+                    let mut after = Some(after);
                     idle = loop {
                         match pool.take(after.take()) {
                             Ok(job) => job(),
@@ -750,7 +758,7 @@ mod tests {
         assert!(pool.join());
         submit(&pool, Box::new(|| ()));
         assert_eq!(pool.close().len(), 1);
-        assert!(!block_on(pool.wait(Idle::NoJob)));
+        assert_eq!(block_on(pool.wait(Idle::NoJob)), None);
         assert!(pool.submit(Box::new(|| ())).is_err());
     }
 
@@ -763,7 +771,7 @@ mod tests {
             let (pool, done) = (Arc::clone(&pool), done.clone());
             let idles = Arc::clone(&pool);
             std::thread::spawn(move || {
-                while block_on(pool.wait(Idle::NoJob)) {
+                while block_on(pool.wait(Idle::NoJob)).is_some() {
                     if let Ok(job) = pool.take(Some(Idle::NoJob)) {
                         done.send(format!("{thread} runs {job}")).unwrap();
                         pool.finished();
@@ -876,9 +884,32 @@ mod tests {
         pool.finished();
         assert_eq!(pool.take(None), Err(Idle::Replaced));
         assert_eq!(pool.take(None), Err(Idle::Replaced));
-        assert!(!block_on(pool.wait(Idle::Replaced)), "one leaves");
-        assert!(block_on(pool.wait(Idle::Replaced)));
+        assert_eq!(block_on(pool.wait(Idle::Replaced)), None, "one leaves");
+        assert!(block_on(pool.wait(Idle::Replaced)).is_some());
         assert_eq!(pool.take(Some(Idle::Replaced)), Ok(2));
+    }
+
+    #[test]
+    fn a_thread_that_slept_after_a_pass_answers_its_call_like_any_other() {
+        let pool = Pool::new(2, 10, TURN);
+        begin(&pool, 0);
+        pool.submit(1).unwrap();
+        pool.finished();
+        assert_eq!(pool.pass(), Idle::Pass);
+        assert_eq!(pool.take(None), Ok(1), "another thread was faster");
+        pool.finished();
+        let cx = &mut Context::from_waker(Waker::noop());
+        let mut idle = Idle::Pass;
+        for job in 2..5 {
+            let mut asleep = std::pin::pin!(pool.wait(idle));
+            assert!(asleep.as_mut().poll(cx).is_pending());
+            assert_eq!(pool.submit(job), Ok(Submitted::Wake));
+            pool.wake();
+            assert_eq!(asleep.as_mut().poll(cx), Poll::Ready(Some(Idle::NoJob)));
+            assert_eq!(pool.take(Some(Idle::NoJob)), Ok(job));
+            pool.finished();
+            idle = Idle::NoJob;
+        }
     }
 
     #[test]
@@ -893,8 +924,8 @@ mod tests {
         come_back(&pool);
         pool.submit(1).unwrap();
         assert_eq!(pool.take(Some(Idle::NoJob)), Err(Idle::Replaced));
-        assert!(!block_on(pool.wait(Idle::Replaced)));
-        assert_eq!(successor.as_mut().poll(cx), Poll::Ready(true));
+        assert_eq!(block_on(pool.wait(Idle::Replaced)), None);
+        assert_eq!(successor.as_mut().poll(cx), Poll::Ready(Some(Idle::NoJob)));
     }
 
     #[test]
