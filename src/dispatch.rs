@@ -122,9 +122,16 @@ impl Dispatcher {
         }
         if version < Version::HTTP_2 {
             let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-            if self.drain.has_begun() && !switched {
+            // HTTP/1.0 has no chunks: the end of such a body is that of the connection (RFC 9112 §6.3).
+            let has_length = declared.or(response.body().size_hint().exact()).is_some();
+            let ends_body = version == Version::HTTP_10 && !has_length;
+            if ends_body || (self.drain.has_begun() && !switched) {
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(CONNECTION, close);
+            }
+            if version == Version::HTTP_10 && response.headers().contains_key(CONNECTION) {
+                // hyper would add `keep-alive` to a response of another version.
+                *response.version_mut() = version;
             }
         } else {
             // Not known to HTTP/2 (RFC 9113 §8.2.2); an aborted stream is reset by hyper alone.

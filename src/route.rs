@@ -47,7 +47,7 @@ pub struct MountPoint {
 }
 
 impl MountPoint {
-    /// The decoded path below the mount: `""` or `/…`, or `*`; WSGI's `PATH_INFO`.
+    /// The decoded path below the mount: `""` or `/…`, or `*`.
     pub fn path_info<'a>(&'a self, head: &'a Parts) -> &'a [u8] {
         let path = self
             .decoded

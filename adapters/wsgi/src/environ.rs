@@ -95,11 +95,15 @@ impl EnvironFactory {
                 latin1(py, at.root_path.as_bytes()),
             )?;
         }
-        let path = latin1(py, at.path_info(head));
+        let path = match at.path_info(head) {
+            // No path (RFC 3875 §4.1.5 knows only the empty one and those that begin with a slash).
+            b"*" => b"",
+            path => path,
+        };
         let query = head.uri.query();
-        let is_as_sent = query.is_none()
-            && at.root_path.is_empty()
-            && at.path_info(head) == head.uri.path().as_bytes();
+        let is_as_sent =
+            query.is_none() && at.root_path.is_empty() && path == head.uri.path().as_bytes();
+        let path = latin1(py, path);
         // What was sent, before it was decoded: `%2F` is a slash in PATH_INFO. By the names that gunicorn
         // (RAW_URI) and uWSGI, mod_wsgi and Werkzeug (REQUEST_URI) have for it.
         let target = if is_as_sent {

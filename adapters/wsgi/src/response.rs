@@ -43,6 +43,8 @@ struct State {
     /// `start_response` was called, even if it raised.
     started: bool,
     body: Progress,
+    /// Of a streamed body, once the head that declares it is sent.
+    length: Option<Length>,
     /// The client was gone when something was to be sent.
     client_left: bool,
 }
@@ -51,6 +53,35 @@ struct Head {
     status: StatusCode,
     reason: Option<ReasonPhrase>,
     headers: HeaderMap,
+}
+
+impl Head {
+    /// What the application declared as `Content-Length`; it was checked when the head was parsed.
+    fn declared_length(&self) -> Option<u64> {
+        let declared = self.headers.get(CONTENT_LENGTH)?;
+        declared.to_str().ok()?.parse().ok()
+    }
+}
+
+/// A body and its `Content-Length` (PEP 3333, "Handling the Content-Length Header").
+#[derive(Clone, Copy)]
+struct Length {
+    declared: u64,
+    /// What the application gave so far, sent or not.
+    given: u64,
+}
+
+impl Length {
+    /// Counts a block and cuts off what does not fit.
+    fn fit(&mut self, block: &mut Bytes) {
+        let room = self.declared.saturating_sub(self.given);
+        self.given += block.len() as u64;
+        block.truncate(usize::try_from(room).unwrap_or(usize::MAX));
+    }
+
+    fn is_full(self) -> bool {
+        self.given >= self.declared
+    }
 }
 
 /// Where a head is waited for, and what may come before it.
@@ -84,6 +115,7 @@ impl Responder {
                 head: None,
                 started: false,
                 body: Progress::Waiting(Pending { reply_to, interim }),
+                length: None,
                 client_left: false,
             }),
         })
@@ -105,16 +137,15 @@ impl Responder {
         }
         let mut blocks = result.try_iter()?;
         while !self.has_client_left() {
+            if self.is_satisfied() {
+                return self.finish();
+            }
             let Some(block) = blocks.next() else {
                 return self.finish();
             };
             let block = self.block(&block?)?;
             // Not with an empty block: the head may still change until there is something to send.
             if !block.is_empty() {
-                if self.is_satisfied() {
-                    // HEAD, or its `Content-Length` is full (PEP 3333, "Handling the Content-Length Header").
-                    return self.finish();
-                }
                 self.send_block(result.py(), block)?;
             }
         }
@@ -190,19 +221,30 @@ impl Responder {
     /// Adds the length to the head if it has none; gives the length that it has.
     fn announce(&self, known: Option<u64>) -> PyResult<Option<u64>> {
         let mut state = self.lock();
-        let Head {
-            status, headers, ..
-        } = state.head.as_mut().ok_or_else(no_head)?;
-        if let Some(declared) = headers.get(CONTENT_LENGTH) {
-            // It was checked when the head was parsed.
-            return Ok(declared.to_str().ok().and_then(|text| text.parse().ok()));
+        let head = state.head.as_mut().ok_or_else(no_head)?;
+        if let Some(declared) = head.declared_length() {
+            return Ok(Some(declared));
         }
         if let Some(known) = known
-            && !has_no_body(*status)
+            && !has_no_body(head.status)
         {
-            headers.insert(CONTENT_LENGTH, known.into());
+            head.headers.insert(CONTENT_LENGTH, known.into());
         }
         Ok(known)
+    }
+
+    /// Sends what fits of a block.
+    ///
+    /// # Errors
+    /// `ValueError` when not all of it does.
+    fn write(&self, py: Python<'_>, block: Bytes) -> PyResult<()> {
+        self.send_block(py, block)?;
+        match self.lock().length {
+            Some(Length { declared, given }) if given > declared => Err(PyValueError::new_err(
+                format!("the application wrote {given} bytes, its `Content-Length` is {declared}"),
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// Queues a block and waits, without the GIL, until the client has taken enough of what came before.
@@ -215,13 +257,21 @@ impl Responder {
         self.pushed(sender, ready)
     }
 
-    /// Queues a block, after the head. The sender comes back with [`Responder::pushed`].
-    fn push(&self, block: Bytes) -> PyResult<body::Sender> {
+    /// Queues what fits of a block, after the head. The sender comes back with [`Responder::pushed`].
+    fn push(&self, mut block: Bytes) -> PyResult<body::Sender> {
         let progress = std::mem::replace(&mut self.lock().body, Progress::Sending);
         let mut sender = match progress {
             Progress::Streaming(sender) => sender,
             Progress::Waiting(pending) => {
-                self.lock().body = Progress::Waiting(pending);
+                let mut state = self.lock();
+                state.length = state
+                    .head
+                    .as_ref()
+                    .filter(|head| !self.is_head && !has_no_body(head.status))
+                    .and_then(Head::declared_length)
+                    .map(|declared| Length { declared, given: 0 });
+                state.body = Progress::Waiting(pending);
+                drop(state);
                 let (sender, receiver) = body::channel(RESPONSE_BUFFER);
                 self.send_head(receiver.into())?;
                 self.lock().body = Progress::Sending;
@@ -238,6 +288,9 @@ impl Responder {
                 return Err(over(&state));
             }
         };
+        if let Some(length) = &mut self.lock().length {
+            length.fit(&mut block);
+        }
         if let Err(Disconnected) = sender.push(block) {
             self.lock().body = Progress::Streaming(sender);
             return Err(client_left());
@@ -334,9 +387,11 @@ impl Responder {
                 .is_some_and(|head| has_no_body(head.status))
     }
 
-    /// The client wants no more of the body.
+    /// The client wants no more of the body: the `Content-Length` is full, or the head was all.
     fn is_satisfied(&self) -> bool {
-        matches!(&self.lock().body, Progress::Streaming(sender) if sender.is_satisfied())
+        let state = self.lock();
+        state.length.is_some_and(Length::is_full)
+            || matches!(&state.body, Progress::Streaming(sender) if sender.is_satisfied())
     }
 
     /// Sends early hints, unless the head is sent.
@@ -533,6 +588,6 @@ impl StartResponse {
         if block.is_empty() {
             return Ok(());
         }
-        self.responder.send_block(py, block)
+        self.responder.write(py, block)
     }
 }

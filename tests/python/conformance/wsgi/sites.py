@@ -19,6 +19,7 @@ where_a_connection_can_be_half_closed = pytest.mark.parametrize("protocol", [HTT
 where_a_target_may_be_absolute = pytest.mark.parametrize("protocol", [HTTP_1_0, HTTP_1_1])
 where_the_host_may_be_missing = pytest.mark.parametrize("protocol", [HTTP_1_0])
 where_there_is_a_prefix = pytest.mark.parametrize("mount", ["/mounted"])
+where_there_is_no_prefix = pytest.mark.parametrize("mount", [""])
 where_the_next_request_follows_in_the_same_bytes = pytest.mark.parametrize("protocol", [HTTP_1_1])
 where_there_are_interim_responses = pytest.mark.parametrize("protocol", [HTTP_1_1, HTTP_2])
 where_there_are_none = pytest.mark.parametrize("protocol", [HTTP_1_0])

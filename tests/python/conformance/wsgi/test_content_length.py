@@ -122,6 +122,83 @@ def test_a_response_without_end_ends_at_its_length(site: MakeSite) -> None:
     assert result.closed == 1
 
 
+def test_no_block_is_asked_for_when_the_length_is_reached(site: MakeSite) -> None:
+    """ "should stop iterating over the response when enough data has been sent"."""
+    results: list[Blocks] = []
+
+    def app(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        start_response("200 OK", [TEXT, ("Content-Length", "4")])
+        results.append(Blocks([b"bo", b"", b"dy", b" and", b" more"]))
+        return results[-1]
+
+    served = site(app)
+    for _ in range(5):
+        assert served.ask().body == b"body"
+    served.close()
+    assert [result.asked for result in results] == [3] * 5
+
+
+def test_what_is_written_past_the_length_is_an_error(site: MakeSite) -> None:
+    """ "or raise an error if the application tries to write() past that point"."""
+    raised: list[BaseException] = []
+
+    def app(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        write = start_response("200 OK", [TEXT, ("Content-Length", "4")])
+        write(b"body")
+        try:
+            write(b" and more")
+        except Exception as error:
+            raised.append(error)
+            raise
+        return []
+
+    served = site(app)
+    assert served.ask().body == b"body"
+    served.close()
+    assert [str(error) for error in raised] == [
+        "the application wrote 13 bytes, its `Content-Length` is 4"
+    ]
+
+
+def test_of_a_block_that_is_written_past_the_length_what_fits_is_sent(site: MakeSite) -> None:
+    raised: list[type[BaseException]] = []
+
+    def app(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        write = start_response("200 OK", [TEXT, ("Content-Length", "4")])
+        write(b"bo")
+        try:
+            write(b"dy and more")
+        except ValueError as error:
+            raised.append(type(error))
+        return []
+
+    served = site(app)
+    assert served.ask().body == b"body"
+    served.close()
+    assert raised == [ValueError]
+
+
+@pytest.mark.parametrize(("method", "status"), [("HEAD", "200 OK"), ("GET", "304 Not Modified")])
+def test_the_length_of_a_body_that_is_not_sent_limits_nothing(
+    site: MakeSite, method: str, status: str
+) -> None:
+    """It tells of another response: the one to GET, or the one that the client has."""
+    written: list[bytes] = []
+
+    def app(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        write = start_response(status, [("Content-Length", "4")])
+        for block in (b"body", b" and", b" more"):
+            write(block)
+            written.append(block)
+        return []
+
+    served = site(Bare(app))
+    answer = served.ask(method)
+    served.close()
+    assert (answer.status, answer.body) == (int(status[:3]), b"")
+    assert written == [b"body", b" and", b" more"]
+
+
 def test_a_whole_body_that_is_too_short_is_a_500_because_nothing_was_sent(site: MakeSite) -> None:
     served = site(Bare(answering(b"short", headers=[TEXT, ("Content-Length", "9")])))
     answer = served.ask()

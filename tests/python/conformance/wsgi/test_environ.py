@@ -17,6 +17,7 @@ from conformance.wsgi.sites import (
     where_a_target_may_be_absolute,
     where_the_host_may_be_missing,
     where_there_is_a_prefix,
+    where_there_is_no_prefix,
 )
 
 if TYPE_CHECKING:
@@ -207,6 +208,16 @@ def test_a_method_that_nobody_knows_is_handed_on_as_it_is(site: MakeSite, method
 
 
 # --- The path ---
+
+
+@where_there_is_no_prefix
+def test_a_question_about_the_server_itself_has_no_path(site: MakeSite) -> None:
+    """RFC 9110 §9.3.7: `OPTIONS *`; RFC 3875 §4.1.5: PATH_INFO is empty or begins with a slash."""
+    seen = Seen()
+    environ = seen.of(site(seen), "OPTIONS", "*")
+    assert (environ["SCRIPT_NAME"], environ["PATH_INFO"]) == ("", "")
+    assert environ["REQUEST_URI"] == "*"
+
 
 PATHS = {
     "/": "/",

@@ -13,6 +13,7 @@ from conformance.wsgi.sites import (
     where_continue_cannot_be_sent,
     where_continue_is_sent,
     where_requests_may_be_sent_ahead,
+    where_the_end_of_the_connection_ends_a_body,
     where_there_are_chunks,
     where_there_are_interim_responses,
     where_there_are_none,
@@ -245,3 +246,32 @@ def test_an_upgrade_is_not_for_the_application(site: MakeSite) -> None:
         headers = [("Connection", "Upgrade"), ("Upgrade", "h2c, other/1")]
     answer = served.ask("POST", headers=headers, body=b"body")
     assert (answer.status, answer.body) == (200, b"body")
+
+
+# --- Connections ---
+
+
+@where_the_end_of_the_connection_ends_a_body
+def test_a_connection_that_ends_the_body_is_said_to_close(site: MakeSite) -> None:
+    """RFC 9112 §9.3: the client must see that its wish to keep the connection is not met."""
+    served = site(answering(b"one", b"two"))
+    with served.raw() as client:
+        client.send(f"GET {served.mount}/ HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+        head = client.head()
+        assert (head.status, head.header("connection")) == (200, "close")
+        assert client.rest() == b"onetwo"
+
+
+@where_the_end_of_the_connection_ends_a_body
+@pytest.mark.parametrize("blocks", [[b"body"], [b"bo", b"dy"], []], ids=repr)
+def test_a_connection_is_kept_for_a_client_that_can_see_the_end_of_the_body(
+    site: MakeSite, blocks: list[bytes]
+) -> None:
+    length = str(sum(map(len, blocks)))
+    served = site(answering(*blocks, headers=[TEXT, ("Content-Length", length)]))
+    with served.raw() as client:
+        for _ in range(3):
+            client.send(f"GET {served.mount}/ HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+            answer = client.answer()
+            assert answer.header("connection") == "keep-alive"
+            assert answer.body == b"".join(blocks)
