@@ -342,3 +342,175 @@ impl Shared {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+    use std::thread::JoinHandle;
+    use tokio_util::sync::CancellationToken;
+
+    /// An I/O thread whose main future tells each return of the lead, until it is stopped.
+    struct Io {
+        lead: Lead,
+        returns: mpsc::Receiver<()>,
+        stop: CancellationToken,
+        thread: JoinHandle<bool>,
+    }
+
+    impl Io {
+        fn start() -> Self {
+            let stop = CancellationToken::new();
+            let stopped = stop.clone();
+            let (told, lead) = mpsc::channel();
+            let (returned, returns) = mpsc::channel();
+            let thread = std::thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                    .unwrap();
+                let main = move |lead: Lead| async move {
+                    told.send(lead.clone()).unwrap();
+                    let tell = async {
+                        loop {
+                            lead.returned().await;
+                            returned.send(()).unwrap();
+                        }
+                    };
+                    tokio::select! {
+                        () = tell => {}
+                        () = stopped.cancelled() => {}
+                    }
+                };
+                run(runtime, main).is_some()
+            });
+            let lead = lead.recv().unwrap();
+            Self {
+                lead,
+                returns,
+                stop,
+                thread,
+            }
+        }
+
+        /// Whether the runtime was given back at the end.
+        fn end(self) -> bool {
+            self.stop.cancel();
+            self.thread.join().unwrap()
+        }
+    }
+
+    #[test]
+    fn a_leader_runs_what_the_io_thread_would() {
+        let io = Io::start();
+        let mut lease = io.lead.take().unwrap();
+        let ran_on = lease.drive(async {
+            let task = tokio::spawn(async { std::thread::current().id() });
+            task.await.unwrap()
+        });
+        assert_eq!(ran_on, Some(std::thread::current().id()));
+        drop(lease);
+        io.returns.recv().unwrap();
+        assert!(io.end());
+    }
+
+    #[test]
+    fn the_lead_is_held_by_one_thread_at_a_time() {
+        let io = Io::start();
+        let lease = io.lead.take().unwrap();
+        assert!(io.lead.take().is_none());
+        drop(lease);
+        assert!(io.lead.take().is_some());
+        assert!(io.end());
+    }
+
+    #[test]
+    fn a_job_that_lasts_costs_the_lead_and_the_io_thread_goes_on() {
+        let io = Io::start();
+        let mut lease = io.lead.take().unwrap();
+        lease.drive(async {}).unwrap();
+        assert!(lease.renew(), "a job that has just begun");
+        // The job: to wait for the I/O thread, which nobody asks for anything.
+        io.returns.recv().unwrap();
+        assert!(!lease.holds());
+        assert!(!lease.renew());
+        assert_eq!(lease.drive(async {}), None);
+        assert!(io.end());
+    }
+
+    #[test]
+    fn a_leader_that_is_going_to_wait_gives_the_lead_back_at_once() {
+        for recall in [Lease::leave, |lease: &Lease| {
+            let lead = Lead {
+                shared: Arc::clone(&lease.shared),
+            };
+            lead.recall();
+        }] {
+            let io = Io::start();
+            let mut lease = io.lead.take().unwrap();
+            lease.drive(async {}).unwrap();
+            recall(&lease);
+            assert!(!lease.holds());
+            io.returns.recv().unwrap();
+            assert!(io.end());
+        }
+    }
+
+    #[test]
+    fn a_leader_that_drives_is_not_recalled() {
+        let io = Io::start();
+        let mut lease = io.lead.take().unwrap();
+        let lead = io.lead.clone();
+        let driven = lease.drive(async move { lead.recall() });
+        assert!(driven.is_some());
+        assert!(lease.holds());
+        drop(lease);
+        assert!(io.end());
+    }
+
+    #[test]
+    fn the_main_future_may_end_while_another_thread_drives() {
+        let io = Io::start();
+        let mut lease = io.lead.take().unwrap();
+        let (stop, thread) = (io.stop, io.thread);
+        lease
+            .drive(async {
+                stop.cancel();
+                while !thread.is_finished() {
+                    tokio::task::yield_now().await;
+                }
+            })
+            .unwrap();
+        assert!(!thread.join().unwrap(), "the leader still had the runtime");
+    }
+
+    #[test]
+    fn short_leads_make_the_next_ones_rarer_and_long_ones_more_frequent() {
+        let turn = Turn(0);
+        let mut caution = Caution {
+            every: 1,
+            left: 1,
+            since: turn,
+        };
+        let mut at = turn;
+        let mut refused = Vec::new();
+        for jobs in [1, 1, 1, WORTHWHILE, WORTHWHILE] {
+            refused.push(
+                std::iter::repeat_with(|| caution.allows())
+                    .take_while(|allows| !allows)
+                    .count(),
+            );
+            caution.since = at;
+            for _ in 0..jobs {
+                at = at.next(Role::Working);
+            }
+            caution.ended(at);
+        }
+        assert_eq!(refused, [0, 1, 3, 7, 3]);
+        for _ in 0..20 {
+            caution.since = at;
+            caution.ended(at);
+        }
+        assert_eq!(caution.every, RAREST);
+    }
+}
