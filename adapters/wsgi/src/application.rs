@@ -45,6 +45,8 @@ const IDLE_LIMIT: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 /// How long a thread that leads runs jobs before it looks after the I/O again.
 const PASS_EVERY: Duration = Duration::from_millis(1);
+/// Bytes of stack without which a thread never drives the I/O.
+const LEADER_STACK: usize = 256 * 1024;
 
 /// One WSGI application with its pool of threads.
 pub struct WsgiApplication {
@@ -53,6 +55,8 @@ pub struct WsgiApplication {
     threads: usize,
     timeout: Option<Duration>,
     connected: AtomicBool,
+    /// The application has asked for threads without room for the I/O (`threading.stack_size`).
+    small_stacks: bool,
 }
 
 /// What every request of the application needs.
@@ -144,6 +148,11 @@ impl WsgiApplication {
                 lender: Lender::new(release),
             }
         });
+        // 0 is what the system gives, which is enough everywhere.
+        let stack: usize = py
+            .import("threading")?
+            .call_method0("stack_size")?
+            .extract()?;
         start_thread(py, &shared)?;
         Ok(Self {
             shared,
@@ -151,6 +160,7 @@ impl WsgiApplication {
             threads,
             timeout: config.timeout_request,
             connected: AtomicBool::new(false),
+            small_stacks: (1..LEADER_STACK).contains(&stack),
         })
     }
 }
@@ -209,6 +219,9 @@ impl Application for WsgiApplication {
     }
 
     fn may_lead(&self, lead: Lead) {
+        if self.small_stacks {
+            return;
+        }
         let shared = Arc::clone(&self.shared);
         let returned = lead.clone();
         tokio::spawn(async move {

@@ -1,4 +1,4 @@
-"""Tells which process answers, and ends it when asked."""
+"""Tells which process answers, and ends or forks it when asked."""
 
 import os
 from typing import Any
@@ -7,8 +7,14 @@ from typing import Any
 def wsgi(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     if environ["PATH_INFO"] == "/end":
         os._exit(70)
+    process = os.getpid()
+    if environ["PATH_INFO"] == "/fork":
+        process = os.fork()
+        if process == 0:
+            # As a program would end that does not know where it runs.
+            raise SystemExit
     start_response("200 OK", [("content-type", "text/plain")])
-    return [str(os.getpid()).encode()]
+    return [str(process).encode()]
 
 
 async def asgi(scope: dict[str, Any], receive: Any, send: Any) -> None:

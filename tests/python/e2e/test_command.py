@@ -318,6 +318,17 @@ def test_an_application_that_ends_its_process_ends_only_its_worker(command: Star
     assert server.terminate() == 0
 
 
+def test_a_child_that_an_application_forks_answers_no_requests(command: StartCommand) -> None:
+    server = command("apps.process:wsgi", *FOR_TESTS)
+    child = int(httpx.get(f"{server.url}/fork", trust_env=False).text)
+    try:
+        for _ in range(50):
+            assert int(httpx.get(server.url, trust_env=False, timeout=20).text) in workers(server)
+    finally:
+        os.kill(child, signal.SIGKILL)
+    assert server.terminate() == 0
+
+
 def test_workers_that_die_again_and_again_end_the_server(command: StartCommand) -> None:
     server = command("apps.process:asgi", *FOR_TESTS)
     for _ in range(50):
