@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -32,9 +32,10 @@ pub enum BodyError {
     Aborted(String),
 }
 
-/// How much of a body that nobody reads is read for the sake of its connection.
-const DRAIN_BYTES: usize = 64 * 1024;
-/// How long that may take.
+/// How much of a body that nobody reads is read for the sake of its connection, unless a response that
+/// promised to keep the connection is on its way already.
+pub(crate) const DRAIN_BYTES: usize = 256 * 1024;
+/// How long that may take in any case.
 const DRAIN_LIMIT: Duration = Duration::from_secs(1);
 
 /// A request or response body.
@@ -43,8 +44,32 @@ pub struct Body {
     /// Bytes that were read ahead of whoever asks next.
     ahead: Option<Bytes>,
     inner: Inner,
-    /// Where what nobody reads is thrown away.
-    drain: Option<Handle>,
+    drain: Option<DrainOnDrop>,
+}
+
+/// What becomes of a rest that nobody reads.
+struct DrainOnDrop {
+    runtime: Handle,
+    rest: Arc<Rest>,
+    /// The client sends nothing before it is asked for it (`Expect: 100-continue`).
+    awaits_reader: bool,
+}
+
+/// Whether the rest of a request body is read, so that the connection can take the next request. The
+/// response has to say so, and may be on its way before the rest has come: whoever comes first decides.
+#[derive(Debug, Default)]
+pub(crate) struct Rest(OnceLock<bool>);
+
+impl Rest {
+    /// The response is going to keep the connection; false when the rest was given up.
+    pub(crate) fn keep(&self) -> bool {
+        *self.0.get_or_init(|| true)
+    }
+
+    /// The rest is too much; false when it was promised to be read.
+    pub(crate) fn give_up(&self) -> bool {
+        !*self.0.get_or_init(|| false)
+    }
 }
 
 #[derive(Default)]
@@ -111,9 +136,16 @@ impl Body {
     }
 
     /// Reads a rest that nobody has read when the body is dropped, on the current runtime, so that the
-    /// connection can take the next request.
-    pub fn drain_on_drop(&mut self) {
-        self.drain = Handle::try_current().ok();
+    /// connection can take the next request. With `awaits_reader`, the client sends nothing before the
+    /// body is read: then nothing is asked for in vain.
+    pub(crate) fn drain_on_drop(&mut self, awaits_reader: bool) -> Arc<Rest> {
+        let rest = Arc::new(Rest::default());
+        self.drain = Some(DrainOnDrop {
+            runtime: Handle::current(),
+            rest: Arc::clone(&rest),
+            awaits_reader,
+        });
+        rest
     }
 
     /// The next bytes; `None` at the end. Trailers are passed over.
@@ -159,22 +191,28 @@ impl Body {
 
 impl Drop for Body {
     fn drop(&mut self) {
-        if let Some(drain) = &self.drain
+        if let Some(drain) = self.drain.take()
             && let Inner::Incoming(incoming) = &self.inner
             && !incoming.is_end_stream()
         {
-            let mut rest = Self::from(std::mem::take(&mut self.inner));
-            drain.spawn(async move {
+            let DrainOnDrop { runtime, rest, .. } = drain;
+            if drain.awaits_reader && rest.give_up() {
+                return;
+            }
+            let mut body = Self::from(std::mem::take(&mut self.inner));
+            runtime.spawn(async move {
                 let mut read = 0;
                 let end = async {
-                    while read < DRAIN_BYTES
-                        && let Some(Ok(data)) = rest.data().await
+                    while (read < DRAIN_BYTES || !rest.give_up())
+                        && let Some(Ok(data)) = body.data().await
                     {
                         read += data.len();
                     }
                 };
-                // What is too large or too slow costs its connection.
-                let _ = tokio::time::timeout(DRAIN_LIMIT, end).await;
+                if tokio::time::timeout(DRAIN_LIMIT, end).await.is_err() {
+                    // Too slow a client loses its connection within its request, not the next one.
+                    rest.give_up();
+                }
             });
         }
     }
@@ -238,10 +276,13 @@ impl http_body::Body for Body {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match self.ahead.take() {
-            Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
-            None => Pin::new(&mut self.inner).poll_frame(cx),
+        if let Some(bytes) = self.ahead.take() {
+            return Poll::Ready(Some(Ok(Frame::data(bytes))));
         }
+        if let Some(drain) = &mut self.drain {
+            drain.awaits_reader = false;
+        }
+        Pin::new(&mut self.inner).poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {

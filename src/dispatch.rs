@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
 use crate::app::{AppError, ConnInfo, Origin, Request, Response};
-use crate::body::{Body, BodyError};
+use crate::body::{Body, BodyError, DRAIN_BYTES, Rest};
 use crate::config::{Config, Limits, Timeouts};
 use crate::drain::Drain;
 use crate::http::{Control, Interim, forwarded, strict};
@@ -125,7 +125,7 @@ impl Dispatcher {
             // HTTP/1.0 has no chunks: the end of such a body is that of the connection (RFC 9112 §6.3).
             let has_length = declared.or(response.body().size_hint().exact()).is_some();
             let ends_body = version == Version::HTTP_10 && !has_length;
-            if ends_body || (self.drain.has_begun() && !switched) {
+            if ends_body || record.gives_up_rest() || (self.drain.has_begun() && !switched) {
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(CONNECTION, close);
             }
@@ -153,28 +153,27 @@ impl Dispatcher {
         conn: Arc<ConnInfo>,
         record: &mut Record,
     ) -> Result<Response, Refusal> {
-        strict::check(&head)?;
-        let forwarded = forwarded::resolve(&mut head, &conn, &self.config.forwarded);
-        record.seen_from(forwarded.origin);
         let upgrade = ws::wants_websocket(&head);
-        let (app, at) = self
-            .router
-            .route(&head, upgrade, forwarded.prefix.as_deref())?;
-        record.routed(app, &at);
         let mut body = Body::from(incoming);
-        // Whoever expects `100 Continue` gets it when the application reads, not before it could refuse.
-        if !body.is_finished() && !head.headers.contains_key(EXPECT) {
-            body.read_ahead().await;
+        let routed = self.route(&mut head, upgrade, &conn, record);
+        if !body.is_finished() {
+            // Whoever expects `100 Continue` gets it when the application reads, not before it could refuse.
+            let expects = head.headers.contains_key(EXPECT);
+            if routed.is_ok() && !expects {
+                body.read_ahead().await;
+            }
             if !body.is_finished() {
-                body.drain_on_drop();
+                let rest = body.drain_on_drop(expects);
+                record.unread = Some(Unread { rest, expects });
             }
         }
+        let (app, at, origin) = routed?;
         let has_interim = head.version == Version::HTTP_11 && !upgrade;
         let request = Box::new(Request {
             head,
             body,
             at,
-            origin: forwarded.origin,
+            origin,
             conn,
             interim: has_interim.then(|| Interim::new(&record.control)),
         });
@@ -186,6 +185,24 @@ impl Dispatcher {
             record.control.end_interim().await;
         }
         Ok(answer.unwrap_or_else(|error| failed(app, &error)))
+    }
+
+    /// Where a request belongs, and where it came from.
+    fn route(
+        &self,
+        head: &mut Parts,
+        upgrade: bool,
+        conn: &ConnInfo,
+        record: &mut Record,
+    ) -> Result<(&Arc<App>, MountPoint, Origin), Refusal> {
+        strict::check(head)?;
+        let forwarded = forwarded::resolve(head, conn, &self.config.forwarded);
+        record.seen_from(forwarded.origin);
+        let (app, at) = self
+            .router
+            .route(head, upgrade, forwarded.prefix.as_deref())?;
+        record.routed(app, &at);
+        Ok((app, at, forwarded.origin))
     }
 
     async fn connect(
@@ -362,7 +379,14 @@ struct Record {
     /// A broken response resets the connection.
     resets_connection: bool,
     is_head: bool,
+    unread: Option<Unread>,
     line: Option<Line>,
+}
+
+/// A request body that had not come whole when its request was handed over.
+struct Unread {
+    rest: Arc<Rest>,
+    expects: bool,
 }
 
 /// What the access log says of the request.
@@ -401,6 +425,7 @@ impl Record {
             complete: false,
             resets_connection: true,
             is_head: head.method == Method::HEAD,
+            unread: None,
             line,
         }
     }
@@ -408,6 +433,21 @@ impl Record {
     fn seen_from(&mut self, origin: Origin) {
         if let Some(line) = &mut self.line {
             line.client = origin.client;
+        }
+    }
+
+    /// Whether the response must say that the connection closes, because so much of the request body is
+    /// still to come that it is not read for the sake of the next request (RFC 9112 §9.3, §9.6).
+    fn gives_up_rest(&self) -> bool {
+        let Some(Unread { rest, expects }) = &self.unread else {
+            return false;
+        };
+        // A client that expected to be asked may leave its body out.
+        let bearable = if *expects { 0 } else { DRAIN_BYTES as u64 };
+        if self.control.body_left() > bearable {
+            rest.give_up()
+        } else {
+            !rest.keep()
         }
     }
 

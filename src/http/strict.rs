@@ -180,6 +180,15 @@ impl Tracker {
         matches!(self.state, State::Length(_) | State::Chunked(_))
     }
 
+    /// Bytes of the request body that are still to come, at least: chunks do not tell how many.
+    pub fn body_left(&self) -> u64 {
+        match self.state {
+            State::Length(left) => left,
+            State::Chunked(_) => 1,
+            _ => 0,
+        }
+    }
+
     /// Takes some of `bytes`, which are not empty; returns how many, 0 where only the state has changed.
     fn step(&mut self, bytes: &[u8]) -> Result<usize, Problem> {
         let first = bytes.first().copied().unwrap_or_default();

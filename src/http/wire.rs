@@ -46,6 +46,7 @@ pub struct Control {
     last_activity: AtomicU64,
     in_flight: AtomicU64,
     in_head: AtomicBool,
+    body_left: AtomicU64,
     refused: std::sync::OnceLock<Refused>,
     pub(super) interim: interim::Queue,
     epoch: Instant,
@@ -80,6 +81,7 @@ impl Control {
             last_activity: AtomicU64::new(0),
             in_flight: AtomicU64::new(0),
             in_head: AtomicBool::new(false),
+            body_left: AtomicU64::new(0),
             refused: std::sync::OnceLock::new(),
             interim: interim::Queue::default(),
             epoch: Instant::now(),
@@ -128,6 +130,12 @@ impl Control {
             .get()
             .filter(|refused| refused.part == Part::Body);
         refused.map(|refused| refused.reason)
+    }
+
+    /// Bytes of the last request's body that have not arrived, at least. None are counted on HTTP/2, where
+    /// no other request waits for them.
+    pub(crate) fn body_left(&self) -> u64 {
+        self.body_left.load(Ordering::Relaxed)
     }
 
     fn touch(&self, now: Instant) {
@@ -209,6 +217,8 @@ impl<S: Stream> Wire<S> {
         let fresh = buffer.filled().get(before..).unwrap_or_default();
         let was_in_head = tracker.in_head();
         let verdict = tracker.feed(fresh);
+        let body_left = tracker.body_left();
+        self.control.body_left.store(body_left, Ordering::Relaxed);
         let in_head = tracker.in_head();
         if in_head != was_in_head {
             if in_head {

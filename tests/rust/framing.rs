@@ -158,6 +158,72 @@ async fn a_body_that_nobody_reads_does_not_reach_the_next_request() {
     assert!(client.is_open().await);
 }
 
+fn reads_nothing() -> Server {
+    Server::new(Fake::new(|request| async move {
+        Ok(Response::new(Body::from(
+            request.head.uri.path().to_owned(),
+        )))
+    }))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_comes_after_its_answer_keeps_the_connection() {
+    let server = reads_nothing();
+    let mut client = server.connect();
+    let block = "x".repeat(256 * 1024);
+    let chunks = format!("40000\r\n{block}\r\n").repeat(4);
+    for (framing, body) in [
+        ("Content-Length: 262144", block),
+        ("Transfer-Encoding: chunked", format!("{chunks}0\r\n\r\n")),
+    ] {
+        let head = format!("POST /1 HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n");
+        assert!(!client.ask(head).await.closes());
+        client.send(body).await;
+    }
+    assert_eq!(client.ask(GET).await.text(), "/one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_is_not_worth_reading_the_rest_is_said_to_close() {
+    for head in [
+        "Content-Length: 262145\r\n\r\n",
+        "Content-Length: 99999999999\r\n\r\n",
+        "Expect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "Content-Length: 4\r\nExpect: 100-continue\r\n\r\n",
+    ] {
+        let server = reads_nothing();
+        let mut client = server.connect();
+        let answer = client
+            .ask(format!("POST /1 HTTP/1.1\r\nHost: a\r\n{head}"))
+            .await;
+        assert_eq!(answer.text(), "/1", "{head}");
+        assert!(answer.closes(), "{head}");
+        client.closed().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_nobody_reads_may_come_in_many_chunks() {
+    let server = reads_nothing();
+    for expect in ["", "Expect: 100-continue\r\n"] {
+        let mut client = server.connect();
+        let chunks = "4\r\nbody\r\n".repeat(100);
+        let answer = client
+            .ask(format!(
+                "POST /1 HTTP/1.1\r\nHost: a\r\n{expect}Transfer-Encoding: chunked\r\n\r\n{chunks}0\r\n\r\n"
+            ))
+            .await;
+        assert_eq!(answer.text(), "/1");
+        // Nobody asked for it in the second case, and nobody will.
+        if expect.is_empty() {
+            assert_eq!(client.ask(GET).await.text(), "/one");
+        } else {
+            assert!(answer.closes());
+            client.closed().await;
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_head_beyond_the_limits_is_refused() {
     let mut config = Config::default();
