@@ -38,6 +38,8 @@ pub(crate) struct Exchange {
 struct State {
     request: Body,
     request_read: bool,
+    /// The client stopped sending within the body, and the application was told.
+    cut_off: bool,
     reply_to: Option<ReplyTo>,
     response: Progress,
     /// asyncio keeps only weak references to its tasks.
@@ -66,6 +68,7 @@ impl Exchange {
             gone: AtomicBool::new(false),
             state: Mutex::new(State {
                 request_read: false,
+                cut_off: false,
                 request,
                 reply_to: Some(reply_to),
                 response: Progress::Waiting,
@@ -141,6 +144,7 @@ impl Exchange {
         let reply_to = state.reply_to.take();
         let progress = std::mem::replace(&mut state.response, Progress::Complete);
         let request = std::mem::take(&mut state.request);
+        let cut_off = state.cut_off;
         drop(state);
         if task.is_some() {
             self.shared.running.remove(self);
@@ -149,7 +153,7 @@ impl Exchange {
         let left = self.gone.load(Ordering::Acquire)
             || matches!(&progress, Progress::Streaming(sender) if sender.is_disconnected());
         if let Some(error) = raised {
-            self.log(py, error, left);
+            self.log(py, error, left || cut_off);
         } else if !left && matches!(&progress, Progress::Streaming(_)) {
             let app = &self.shared.name;
             error!(%app, "an application returned before its response was complete");
@@ -159,6 +163,7 @@ impl Exchange {
             Progress::Waiting | Progress::Started(..) => {
                 if let Some(reply_to) = reply_to {
                     let error = match raised {
+                        _ if cut_off => AppError::Incomplete,
                         Some(_) => AppError::Raised,
                         None => AppError::Failed("it returned without a response".into()),
                     };
@@ -299,6 +304,7 @@ impl Exchange {
                 }
                 Some(Err(error)) => {
                     debug!(%error, "a request body was not complete");
+                    state.cut_off = true;
                     Poll::Ready(Received::Disconnect)
                 }
             };

@@ -7,6 +7,7 @@ import contextlib
 import contextvars
 import gc
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -184,6 +185,23 @@ def test_a_body_that_breaks_off_is_a_disconnect_and_never_an_end(serve: Serve) -
         client.send(b"half")
         assert seen.wait() == [{"type": "http.request", "body": b"half", "more_body": True}]
     assert seen.wait(3)[1:] == [{"type": "http.disconnect"}] * 2
+
+
+@pytest.mark.parametrize("error", [None, OSError("left"), RuntimeError("left")], ids=repr)
+def test_a_body_that_breaks_off_is_a_fault_of_the_client(
+    serve: Serve, error: Exception | None
+) -> None:
+    async def handler(_scope: Scope, receive: Receive, _send: Send) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        if error:
+            raise error
+
+    with Client(serve(http(handler)).port) as client:
+        client.start("POST", "/", 10)
+        client.send(b"half")
+        client.socket.shutdown(socket.SHUT_WR)
+        assert client.answer().status == 400
 
 
 def test_continue_is_said_when_the_application_reads_and_not_before(serve: Serve) -> None:
