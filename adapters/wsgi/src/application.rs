@@ -118,11 +118,6 @@ impl WsgiApplication {
         // With a deadline, the place of a stuck thread is taken, and it may run on beside the other.
         let multithread = threads > 1 || config.timeout_request.is_some();
         let environ = EnvironFactory::new(&errors, multithread, multiprocess)?;
-        let turn: f64 = py
-            .import("sys")?
-            .call_method0("getswitchinterval")?
-            .extract()?;
-        let turn = Duration::try_from_secs_f64(turn).unwrap_or_default();
         let shared = Arc::new_cyclic(|this: &std::sync::Weak<Shared>| {
             let this = std::sync::Weak::clone(this);
             let release = move || {
@@ -137,7 +132,7 @@ impl WsgiApplication {
                 app: app.clone().unbind(),
                 environ,
                 errors: errors.unbind(),
-                pool: Pool::new(threads, config.queue, turn),
+                pool: Pool::new(threads, config.queue),
                 made: AtomicUsize::new(0),
                 reports: Reports::default(),
                 exhausted: Notify::new(),
@@ -468,14 +463,14 @@ impl Shared {
                 // One pass over the I/O: what was delivered is written, what has arrived is read.
                 tokio::task::yield_now().await;
             }
-            self.pool.wait(idle).await
+            self.pool.wait(idle, true).await
         });
         if let Some(after) = driven {
             return after;
         }
         // What was put for the next pass of a lead that is lost.
         self.outbox.flush();
-        block_on(self.pool.wait(idle))
+        block_on(self.pool.wait(idle, false))
     }
 
     /// Makes another thread if there should be one.

@@ -5,7 +5,8 @@
 //! thread that waits itself. So one thread is enough while jobs compute. Whether they also wait for
 //! something, and others should run meanwhile, is found out by [trial](Trial): now and then a second
 //! thread is woken while the first runs. If it comes to run because the first one waits, more jobs wake
-//! one from then on; if there was nothing for it to do, the next trial is put off. What a trial has not
+//! one from then on; if there was nothing for it to do, the next trial is put off. If several run and
+//! get on without it, one of them is too many and sleeps. What a trial has not
 //! found, the [watch](Pool::check) does. The pool knows neither Python nor how threads are made.
 //!
 //! A thread whose job takes too long can be [abandoned](Pool::abandon): the pool then may have another in
@@ -26,8 +27,6 @@ pub(crate) struct Pool<J> {
     state: Mutex<State<J>>,
     threads: usize,
     queue: usize,
-    /// A thread that waits for its turn to run gets it after this, though the other does not wait.
-    turn: Duration,
 }
 
 struct State<J> {
@@ -39,10 +38,12 @@ struct State<J> {
     busy: usize,
     /// Busy threads that nobody waits for any more.
     abandoned: usize,
-    /// A thread was woken and does not run yet.
-    waking: Option<Woken>,
+    /// A thread was woken and does not run yet: `taken` of that time.
+    waking: Option<u64>,
     /// A thread is between two jobs.
     passing: bool,
+    /// A trial has shown that one of several threads that run is not needed.
+    crowded: bool,
     trial: Trial,
     /// Jobs that were taken, ever.
     taken: u64,
@@ -53,14 +54,6 @@ struct State<J> {
     settled: Vec<oneshot::Sender<()>>,
     /// Told when no thread is left.
     empty: Vec<oneshot::Sender<()>>,
-}
-
-/// A thread on its way from its sleep to its turn.
-#[derive(Debug, Clone, Copy)]
-struct Woken {
-    at: Instant,
-    /// Jobs that were taken until then.
-    taken: u64,
 }
 
 /// How often a thread is woken for a job although another runs.
@@ -147,6 +140,8 @@ fn tell(waiting: Vec<oneshot::Sender<()>>) {
 /// A thread that waits for a job.
 struct Sleeper {
     since: Instant,
+    /// It drives the I/O meanwhile.
+    leads: bool,
     state: Mutex<Sleep>,
 }
 
@@ -164,9 +159,10 @@ enum Sleep {
 }
 
 impl Sleeper {
-    fn new() -> Self {
+    fn new(leads: bool) -> Self {
         Self {
             since: Instant::now(),
+            leads,
             state: Mutex::new(Sleep::Asleep(None)),
         }
     }
@@ -263,9 +259,8 @@ impl<J> fmt::Debug for Pool<J> {
 }
 
 impl<J> Pool<J> {
-    /// At most `threads` jobs run and `queue` more wait. Threads that want to run while others do get
-    /// their turn after `turn`.
-    pub(crate) fn new(threads: usize, queue: usize, turn: Duration) -> Self {
+    /// At most `threads` jobs run and `queue` more wait.
+    pub(crate) fn new(threads: usize, queue: usize) -> Self {
         Self {
             state: Mutex::new(State {
                 jobs: VecDeque::new(),
@@ -275,6 +270,7 @@ impl<J> Pool<J> {
                 abandoned: 0,
                 waking: None,
                 passing: false,
+                crowded: false,
                 trial: Trial::default(),
                 taken: 0,
                 watched: None,
@@ -284,7 +280,6 @@ impl<J> Pool<J> {
             }),
             threads,
             queue,
-            turn,
         }
     }
 
@@ -311,7 +306,7 @@ impl<J> Pool<J> {
         let may_wake = state.waking.is_none() && !state.idle.is_empty();
         let nobody_comes = state.running() == 0 && !state.passing;
         if may_wake && (nobody_comes || state.trial.is_due()) {
-            state.waking = Some(state.woken_now());
+            state.waking = Some(state.taken);
             return Ok(Submitted::Wake);
         }
         if state.watched.is_none() {
@@ -381,8 +376,9 @@ impl<J> Pool<J> {
     }
 
     /// Waits, for a thread that has nothing to do according to [`Pool::take`], and gives what it tells
-    /// [`Pool::take`] then; `None` when it has left the pool. The thread must wait to the end.
-    pub(crate) async fn wait(&self, because: Idle) -> Option<Idle> {
+    /// [`Pool::take`] then; `None` when it has left the pool. The thread must wait to the end, and `leads` if
+    /// it drives the I/O while it does.
+    pub(crate) async fn wait(&self, because: Idle, leads: bool) -> Option<Idle> {
         let sleeper = {
             let mut state = self.lock();
             let replaced = because == Idle::Replaced && state.has_one_too_many(self.threads);
@@ -403,7 +399,7 @@ impl<J> Pool<J> {
                 // Others took the jobs meanwhile: it sleeps like any other.
                 state.passing = false;
             }
-            let sleeper = Arc::new(Sleeper::new());
+            let sleeper = Arc::new(Sleeper::new(leads));
             state.idle.push(Arc::clone(&sleeper));
             sleeper
         };
@@ -449,7 +445,10 @@ impl<J> Pool<J> {
         let mut state = self.lock();
         match after {
             Some(Idle::Pass) => state.passing = false,
-            Some(_) if self.is_superfluous(&mut state) => return Err(Idle::NotNeeded),
+            Some(_) if is_superfluous(&mut state) => return Err(Idle::NotNeeded),
+            None if std::mem::take(&mut state.crowded) && state.running() > 0 => {
+                return Err(Idle::NotNeeded);
+            }
             Some(_) | None => {}
         }
         if state.has_one_too_many(self.threads) {
@@ -470,27 +469,6 @@ impl<J> Pool<J> {
         Ok(job)
     }
 
-    /// Learns from a thread that came to run; whether those that are busy get on without it.
-    fn is_superfluous(&self, state: &mut State<J>) -> bool {
-        let Some(woken) = state.waking.take() else {
-            return false;
-        };
-        if state.jobs.is_empty() {
-            state.trial.failed();
-        } else if state.passing {
-            state.trial.failed();
-            return true;
-        } else if state.running() > 0 {
-            // They have finished jobs meanwhile, and were only interrupted because its turn had come.
-            if state.taken != woken.taken && woken.at.elapsed() >= self.turn {
-                state.trial.failed();
-                return true;
-            }
-            state.trial.succeeded();
-        }
-        false
-    }
-
     /// Whether another thread should be made: a job is about to run, nobody idles, and there is room. It
     /// counts as woken until it first takes, so that threads are made one after the other, and only while they are needed.
     pub(crate) fn grow(&self) -> bool {
@@ -500,7 +478,7 @@ impl<J> Pool<J> {
             && state.threads < state.room(self.threads)
             && !state.closed;
         if grow {
-            state.waking = Some(state.woken_now());
+            state.waking = Some(state.taken);
         }
         grow
     }
@@ -581,21 +559,40 @@ impl<J> Pool<J> {
     }
 }
 
-impl<J> State<J> {
-    fn woken_now(&self) -> Woken {
-        Woken {
-            at: Instant::now(),
-            taken: self.taken,
+/// Learns from a thread that came to run; whether those that are busy get on without it.
+fn is_superfluous<J>(state: &mut State<J>) -> bool {
+    let Some(before) = state.waking.take() else {
+        return false;
+    };
+    if state.jobs.is_empty() {
+        state.trial.failed();
+    } else if state.passing {
+        state.trial.failed();
+        return true;
+    } else if state.running() > 0 {
+        // Each has finished a job meanwhile: they do not wait, and run only when the others do not.
+        if state.taken - before > state.running() as u64 {
+            state.trial.failed();
+            state.crowded = state.running() > 1;
+            return true;
         }
+        state.trial.succeeded();
     }
+    false
 }
 
 fn wake_one<J>(state: &mut State<J>) -> Option<Arc<Sleeper>> {
     if state.waking.is_some() || state.jobs.is_empty() {
         return None;
     }
-    let sleeper = state.idle.pop()?;
-    state.waking = Some(state.woken_now());
+    // The one who leads is awake: it goes first, unless then nobody would do what others run for.
+    let leads = state.running() == 0;
+    let wanted = state.idle.iter().rposition(|idle| idle.leads == leads);
+    let sleeper = match wanted {
+        Some(place) => state.idle.remove(place),
+        None => state.idle.pop()?,
+    };
+    state.waking = Some(state.taken);
     Some(sleeper)
 }
 
@@ -611,7 +608,7 @@ mod tests {
             let pool = Arc::clone(pool);
             std::thread::spawn(move || {
                 let mut idle = Idle::NoJob;
-                while let Some(after) = block_on(pool.wait(idle)) {
+                while let Some(after) = block_on(pool.wait(idle, false)) {
                     let mut after = Some(after);
                     idle = loop {
                         match pool.take(after.take()) {
@@ -640,12 +637,9 @@ mod tests {
         }
     }
 
-    /// Long enough for threads that have nothing to wait for but each other.
-    const TURN: Duration = Duration::from_secs(60);
-
     #[test]
     fn jobs_run_at_once_on_as_many_threads_as_allowed() {
-        let pool = Arc::new(Pool::new(3, 10, TURN));
+        let pool = Arc::new(Pool::new(3, 10));
         start(&pool);
         let barrier = Arc::new(std::sync::Barrier::new(4));
         for _ in 0..3 {
@@ -662,7 +656,7 @@ mod tests {
 
     #[test]
     fn a_job_beyond_the_queue_is_refused_at_once_with_the_number_that_waits() {
-        let pool = Arc::new(Pool::new(1, 2, TURN));
+        let pool = Arc::new(Pool::new(1, 2));
         start(&pool);
         let (release, blocked) = mpsc::channel::<()>();
         let (started, running) = mpsc::channel();
@@ -690,7 +684,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_pool_has_settled_when_nothing_runs_and_nothing_waits() {
-        let pool = Arc::new(Pool::new(1, 2, TURN));
+        let pool = Arc::new(Pool::new(1, 2));
         start(&pool);
         pool.settled().await;
         let (release, blocked) = mpsc::channel::<()>();
@@ -704,7 +698,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_closed_pool_is_empty_when_its_last_thread_has_gone() {
-        let pool = Arc::new(Pool::new(2, 2, TURN));
+        let pool = Arc::new(Pool::new(2, 2));
         start(&pool);
         let (release, blocked) = mpsc::channel::<()>();
         let (started, running) = mpsc::channel();
@@ -728,7 +722,7 @@ mod tests {
 
     #[test]
     fn every_job_runs_once_whoever_submits_it() {
-        let pool = Arc::new(Pool::new(4, 100_000, TURN));
+        let pool = Arc::new(Pool::new(4, 100_000));
         start(&pool);
         let (done, results) = mpsc::channel();
         let submitters: Vec<_> = (0..4)
@@ -754,24 +748,24 @@ mod tests {
 
     #[test]
     fn closing_gives_back_what_waits_and_ends_the_threads() {
-        let pool: Arc<Pool<Box<dyn FnOnce() + Send>>> = Arc::new(Pool::new(1, 10, TURN));
+        let pool: Arc<Pool<Box<dyn FnOnce() + Send>>> = Arc::new(Pool::new(1, 10));
         assert!(pool.join());
         submit(&pool, Box::new(|| ()));
         assert_eq!(pool.close().len(), 1);
-        assert_eq!(block_on(pool.wait(Idle::NoJob)), None);
+        assert_eq!(block_on(pool.wait(Idle::NoJob, false)), None);
         assert!(pool.submit(Box::new(|| ())).is_err());
     }
 
     #[test]
     fn threads_that_have_idled_for_long_leave_the_longest_first_and_one_stays() {
-        let pool = Arc::new(Pool::<u32>::new(3, 10, TURN));
+        let pool = Arc::new(Pool::<u32>::new(3, 10));
         let (done, events) = mpsc::channel();
         for thread in 1..=3 {
             assert!(pool.join());
             let (pool, done) = (Arc::clone(&pool), done.clone());
             let idles = Arc::clone(&pool);
             std::thread::spawn(move || {
-                while block_on(pool.wait(Idle::NoJob)).is_some() {
+                while block_on(pool.wait(Idle::NoJob, false)).is_some() {
                     if let Ok(job) = pool.take(Some(Idle::NoJob)) {
                         done.send(format!("{thread} runs {job}")).unwrap();
                         pool.finished();
@@ -814,7 +808,7 @@ mod tests {
     #[test]
     fn as_many_threads_as_the_pool_has_are_replaced_and_no_more() {
         for threads in [1, 2, 5] {
-            let pool = Pool::new(threads, 10, TURN);
+            let pool = Pool::new(threads, 10);
             for abandoned in 1..=threads {
                 begin(&pool, 0);
                 let loss = pool.abandon();
@@ -845,7 +839,7 @@ mod tests {
 
     #[test]
     fn what_waits_is_given_back_when_no_thread_is_left_to_run_it() {
-        let pool = Pool::new(2, 10, TURN);
+        let pool = Pool::new(2, 10);
         for _ in 0..2 {
             begin(&pool, 0);
             pool.abandon();
@@ -860,7 +854,7 @@ mod tests {
     #[test]
     fn a_thread_that_comes_back_takes_its_place_unless_it_has_been_taken() {
         for replaced in [false, true] {
-            let pool = Pool::new(1, 10, TURN);
+            let pool = Pool::new(1, 10);
             begin(&pool, 0);
             pool.abandon();
             if replaced {
@@ -875,7 +869,7 @@ mod tests {
 
     #[test]
     fn of_two_threads_that_find_one_too_many_one_stays() {
-        let pool = Pool::new(1, 10, TURN);
+        let pool = Pool::new(1, 10);
         begin(&pool, 0);
         pool.abandon();
         begin(&pool, 1);
@@ -884,14 +878,18 @@ mod tests {
         pool.finished();
         assert_eq!(pool.take(None), Err(Idle::Replaced));
         assert_eq!(pool.take(None), Err(Idle::Replaced));
-        assert_eq!(block_on(pool.wait(Idle::Replaced)), None, "one leaves");
-        assert!(block_on(pool.wait(Idle::Replaced)).is_some());
+        assert_eq!(
+            block_on(pool.wait(Idle::Replaced, false)),
+            None,
+            "one leaves"
+        );
+        assert!(block_on(pool.wait(Idle::Replaced, false)).is_some());
         assert_eq!(pool.take(Some(Idle::Replaced)), Ok(2));
     }
 
     #[test]
     fn a_thread_that_slept_after_a_pass_answers_its_call_like_any_other() {
-        let pool = Pool::new(2, 10, TURN);
+        let pool = Pool::new(2, 10);
         begin(&pool, 0);
         pool.submit(1).unwrap();
         pool.finished();
@@ -901,7 +899,7 @@ mod tests {
         let cx = &mut Context::from_waker(Waker::noop());
         let mut idle = Idle::Pass;
         for job in 2..5 {
-            let mut asleep = std::pin::pin!(pool.wait(idle));
+            let mut asleep = std::pin::pin!(pool.wait(idle, false));
             assert!(asleep.as_mut().poll(cx).is_pending());
             assert_eq!(pool.submit(job), Ok(Submitted::Wake));
             pool.wake();
@@ -913,24 +911,68 @@ mod tests {
     }
 
     #[test]
+    fn who_leads_goes_first_unless_another_runs_already() {
+        for (running, wanted) in [(false, [true, false]), (true, [false, true])] {
+            let pool = Pool::new(3, 10);
+            if running {
+                begin(&pool, 0);
+            }
+            let cx = &mut Context::from_waker(Waker::noop());
+            let mut leader = std::pin::pin!(pool.wait(Idle::NoJob, true));
+            let mut other = std::pin::pin!(pool.wait(Idle::NoJob, false));
+            assert!(leader.as_mut().poll(cx).is_pending());
+            assert!(other.as_mut().poll(cx).is_pending());
+            assert_eq!(pool.submit(1), Ok(Submitted::Wake));
+            pool.wake();
+            let woken = [leader.poll(cx).is_ready(), other.poll(cx).is_ready()];
+            assert_eq!(woken, wanted);
+        }
+    }
+
+    #[test]
+    fn of_threads_that_compute_one_sleeps_and_one_runs_on() {
+        let pool = Pool::new(3, 100);
+        begin(&pool, 0);
+        begin(&pool, 0);
+        let mut third = std::pin::pin!(pool.wait(Idle::NoJob, false));
+        let cx = &mut Context::from_waker(Waker::noop());
+        assert!(third.as_mut().poll(cx).is_pending());
+        pool.lock().trial = Trial::default();
+        assert_eq!(pool.submit(1), Ok(Submitted::Wake));
+        for job in 2..6 {
+            pool.submit(job).unwrap();
+        }
+        pool.wake();
+        for job in 1..4 {
+            pool.finished();
+            assert_eq!(pool.take(None), Ok(job));
+        }
+        assert_eq!(pool.take(Some(Idle::NoJob)), Err(Idle::NotNeeded));
+        pool.finished();
+        assert_eq!(pool.take(None), Err(Idle::NotNeeded), "one of the two");
+        pool.finished();
+        assert_eq!(pool.take(None), Ok(4), "the last goes on");
+    }
+
+    #[test]
     fn a_thread_that_leaves_passes_its_call_on() {
-        let pool = Pool::new(1, 10, TURN);
+        let pool = Pool::new(1, 10);
         begin(&pool, 0);
         pool.abandon();
         assert!(pool.join());
-        let mut successor = std::pin::pin!(pool.wait(Idle::NoJob));
+        let mut successor = std::pin::pin!(pool.wait(Idle::NoJob, false));
         let cx = &mut Context::from_waker(Waker::noop());
         assert!(successor.as_mut().poll(cx).is_pending());
         come_back(&pool);
         pool.submit(1).unwrap();
         assert_eq!(pool.take(Some(Idle::NoJob)), Err(Idle::Replaced));
-        assert_eq!(block_on(pool.wait(Idle::Replaced)), None);
+        assert_eq!(block_on(pool.wait(Idle::Replaced, false)), None);
         assert_eq!(successor.as_mut().poll(cx), Poll::Ready(Some(Idle::NoJob)));
     }
 
     #[test]
     fn an_abandoned_thread_takes_no_room_from_others() {
-        let pool = Pool::new(1, 0, TURN);
+        let pool = Pool::new(1, 0);
         begin(&pool, 0);
         assert!(pool.submit(1).is_err());
         pool.abandon();
@@ -940,7 +982,7 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_waits_for_an_abandoned_thread() {
-        let pool = Pool::new(1, 10, TURN);
+        let pool = Pool::new(1, 10);
         begin(&pool, 0);
         let mut settled = std::pin::pin!(pool.settled());
         let mut empty = std::pin::pin!(pool.empty());
@@ -957,7 +999,7 @@ mod tests {
 
     #[test]
     fn a_job_that_is_taken_out_leaves_its_place_to_another() {
-        let pool = Pool::new(1, 1, TURN);
+        let pool = Pool::new(1, 1);
         begin(&pool, 0);
         pool.submit(1).unwrap();
         assert!(pool.submit(2).is_err());
