@@ -21,6 +21,8 @@ use super::{Extension, TAIL};
 
 /// Read from the peer at once, and held only while it is worked on.
 const READ_BUFFER: usize = 8 * 1024;
+/// Bytes of the wire that count as one step of what tokio lets a task do in its turn.
+const CHARGED: usize = 1024;
 /// Of a frame that holds what was inflated: a length of 16 bits, and a mask that changes nothing.
 const HEADER: usize = 8;
 /// With less room than this a frame is made aside, so that it is not chopped up into its headers.
@@ -203,12 +205,13 @@ impl Inflate {
         }
         loop {
             // A few bytes of the wire can make many, for which it need not be read again.
-            let turn = ready!(poll_proceed(cx));
-            if self.fill(buf).map_err(invalid)? {
-                turn.made_progress();
+            ready!(poll_proceed(cx)).made_progress();
+            let before = self.wire.len();
+            let is_filled = self.fill(buf).map_err(invalid)?;
+            Self::charge(before - self.wire.len(), cx);
+            if is_filled {
                 return Poll::Ready(Ok(()));
             }
-            drop(turn);
             self.wire.reserve(READ_BUFFER);
             match poll_read_buf(stream.as_mut(), cx, &mut self.wire) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
@@ -221,6 +224,17 @@ impl Inflate {
                     }
                     return Poll::Pending;
                 }
+            }
+        }
+    }
+
+    /// Counts work that a read does not count for: blocks that hold nothing but tables of codes cost ten
+    /// times as much as others.
+    fn charge(worked: usize, cx: &mut Context<'_>) {
+        for _ in 0..worked / CHARGED {
+            match poll_proceed(cx) {
+                Poll::Ready(turn) => turn.made_progress(),
+                Poll::Pending => break,
             }
         }
     }
@@ -468,7 +482,10 @@ mod tests {
     use super::super::{Deflater, negotiate};
     use super::*;
     use http::header::{HeaderMap, HeaderValue, SEC_WEBSOCKET_EXTENSIONS};
-    use tokio::io::AsyncReadExt;
+    use std::future::poll_fn;
+    use std::pin::pin;
+    use std::task::Waker;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     /// A peer that sends `wire` in pieces, and between two of them has nothing yet.
     struct Pieces {
@@ -851,13 +868,11 @@ mod tests {
         let (ours, mut theirs) = tokio::io::duplex(4096);
         let mut stream = inflated(ours);
         let wire = frame(0xc1, &deflate(&[b'x'; 3000], "permessage-deflate"));
-        tokio::io::AsyncWriteExt::write_all(&mut theirs, &wire)
-            .await
-            .unwrap();
+        theirs.write_all(&wire).await.unwrap();
         let mut room = [0; 4096];
         assert_eq!(stream.read(&mut room).await.unwrap(), HEADER + 3000);
         let mut buf = ReadBuf::new(&mut room);
-        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut cx = Context::from_waker(Waker::noop());
         assert!(
             Pin::new(&mut stream)
                 .poll_read(&mut cx, &mut buf)
@@ -869,27 +884,36 @@ mod tests {
         assert!(matches!(inflate.message, MessageState::None));
     }
 
-    #[tokio::test]
-    async fn a_few_bytes_that_become_many_let_others_have_their_turn() {
-        let bomb = frame(0xc2, &deflate(&vec![0; 8 << 20], "permessage-deflate"));
-        let (ours, mut theirs) = tokio::io::duplex(bomb.len());
-        tokio::io::AsyncWriteExt::write_all(&mut theirs, &bomb)
-            .await
-            .unwrap();
+    /// How often `stream` gives way to others until it has given this many bytes.
+    async fn turns(wire: &[u8], bytes: usize) -> usize {
+        let (ours, mut theirs) = tokio::io::duplex(wire.len());
+        theirs.write_all(wire).await.unwrap();
         let mut stream = inflated(ours);
-        let mut turns = 0;
-        let mut reading = std::pin::pin!(async {
+        let mut reading = pin!(async {
             let mut room = [0; 8192];
             let mut all = 0;
-            while all < 8 << 20 {
+            while all < bytes {
                 all += stream.read(&mut room).await.unwrap();
             }
         });
-        std::future::poll_fn(|cx| {
+        let mut turns = 0;
+        poll_fn(|cx| {
             turns += 1;
             reading.as_mut().poll(cx)
         })
         .await;
-        assert!(turns > 4, "one turn of {turns} does not inflate it all");
+        turns
+    }
+
+    #[tokio::test]
+    async fn work_that_takes_long_lets_others_have_their_turn() {
+        let bomb = deflate(&vec![0; 8 << 20], "permessage-deflate");
+        let much = turns(&frame(0xc2, &bomb), 8 << 20).await;
+        assert!(much >= 8, "8 MiB in {much} turns");
+        let nothing = [0x00, 0x00, 0x00, 0xff, 0xff].repeat(100_000);
+        let long = turns(&frame(0xc2, &nothing), HEADER).await;
+        assert!(long >= 3, "500 kB of empty blocks in {long} turns");
+        let short = deflate(&[b'x'; 3000], "permessage-deflate");
+        assert_eq!(turns(&frame(0xc2, &short), HEADER + 3000).await, 1);
     }
 }

@@ -33,7 +33,11 @@ impl Deflater {
         if length < LEAST {
             return None;
         }
-        let held = if fragments { Some(Held::new()?) } else { None };
+        let held = if fragments {
+            Some(Held::new(&HELD)?)
+        } else {
+            None
+        };
         let level = Compression::new(LEVEL);
         Some(Self {
             compress: Compress::new_with_window_bits(level, false, extension.window_bits()),
@@ -69,20 +73,34 @@ impl Deflater {
 }
 
 /// One of the compressors that live long.
-struct Held;
+struct Held(&'static AtomicUsize);
 
 impl Held {
-    fn new() -> Option<Self> {
-        HELD.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
-            (held < MOST_HELD).then_some(held + 1)
-        })
-        .ok()
-        .map(|_| Self)
+    fn new(count: &'static AtomicUsize) -> Option<Self> {
+        let more = |held| (held < MOST_HELD).then_some(held + 1);
+        count
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+            .ok()
+            .map(|_| Self(count))
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        HELD.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_compressors_than_allowed_live_long() {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let mut held: Vec<_> = std::iter::from_fn(|| Held::new(&COUNT)).collect();
+        assert_eq!(held.len(), MOST_HELD);
+        held.pop();
+        assert!(Held::new(&COUNT).is_some());
     }
 }
