@@ -17,6 +17,7 @@ use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 use rustix::io::Errno;
 use twinspan::app::AppError;
 use twinspan::body::{self, Body, Disconnected};
+use twinspan::file::DiskFile;
 use twinspan::http::Interim;
 use twinspan_bridge::bytes::Lender;
 use twinspan_bridge::head;
@@ -24,7 +25,7 @@ use twinspan_bridge::outbox::{Outbox, ReplyTo};
 use twinspan_bridge::text::latin1_bytes;
 
 use crate::block_on::block_on;
-use crate::file_wrapper::{DiskFile, FileWrapper};
+use crate::file_wrapper::FileWrapper;
 use crate::lead;
 
 /// Bytes of a response that wait for the client before the application is held back.
