@@ -130,7 +130,6 @@ class Place:
         """Waits until no call of the application runs; raises what a test raised within one."""
         with self._changed:
             ended = self._changed.wait_for(lambda: not self._running, LONG)
-        self._app = nothing
         raised, self._raised = self._raised, []
         if raised:
             raise raised[0]
@@ -154,8 +153,10 @@ class Site(sites.Site):
     ) -> None:
         super().__init__(server, protocol, mount, captured)
         self._place = place
-        self.serve = place.serve
+
+    def serve(self, app: Application) -> None:
         """Sets the application that answers from now on."""
+        self._place.serve(app)
 
     def settle(self) -> None:
         """Waits until every call of the application has ended, and the server has dealt with it."""

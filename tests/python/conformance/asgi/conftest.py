@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
-from conformance.asgi.apps import Place, Site
+from conformance.asgi.apps import Place, Site, nothing
 from twinspan.testing import Server
 
 if TYPE_CHECKING:
@@ -41,5 +41,6 @@ def site(
     made = Site(stage.server, protocol, mount, capfd, stage.places[mount])
     yield made
     made.hang_up()
+    made.serve(nothing)
     made.settle()
     assert "panicked" not in made.log()
