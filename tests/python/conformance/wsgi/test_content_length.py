@@ -6,18 +6,14 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from conformance.clients import HTTP_1_0, HTTP_1_1, HTTP_2
+from conformance.sites import where_the_end_of_the_connection_ends_a_body, where_there_are_chunks
 from conformance.wsgi.apps import TEXT, Bare, Blocks, answering
-from conformance.wsgi.clients import HTTP_1_0, HTTP_1_1, HTTP_2
-from conformance.wsgi.sites import (
-    where_the_end_of_the_connection_ends_a_body,
-    where_there_are_chunks,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from conformance.wsgi.apps import Environ, StartResponse
-    from conformance.wsgi.sites import MakeSite
+    from conformance.wsgi.apps import Environ, MakeSite, StartResponse
 
 
 class OneBlock:
