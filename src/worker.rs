@@ -349,6 +349,8 @@ async fn start_one(app: &Loaded, limit: Duration) -> Result<(), LoadError> {
     })
 }
 
+/// Threads that read files for responses at a time: where a disk hangs, so many are lost to it and no more.
+const FILE_THREADS: usize = 32;
 /// Applications that hang in their shutdown hold the server up no longer than this, all together.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
 
@@ -449,10 +451,13 @@ impl IoThreads {
             tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(threads)
                 .thread_name("twinspan-io")
+                .max_blocking_threads(FILE_THREADS)
                 .enable_all()
                 .build()?
         } else {
             tokio::runtime::Builder::new_current_thread()
+                .thread_name("twinspan-file")
+                .max_blocking_threads(FILE_THREADS)
                 .enable_all()
                 .build()?
         };
