@@ -55,6 +55,8 @@ struct State {
     promised_trailers: Option<HeaderMap>,
     /// A task on the I/O runtime sends a file.
     sending_file: bool,
+    /// A file could not be sent: while the head waits, another may take its place.
+    head_may_change: bool,
     debugged: bool,
     /// asyncio keeps only weak references to its tasks.
     task: Option<Py<PyAny>>,
@@ -117,6 +119,7 @@ impl Exchange {
                 response: Progress::Waiting,
                 promised_trailers: None,
                 sending_file: false,
+                head_may_change: false,
                 debugged: false,
                 task: None,
             }),
@@ -246,9 +249,9 @@ impl Exchange {
         match kind.to_str()? {
             "http.response.start" => self.send_start(message),
             "http.response.body" => self.send_body(message),
-            message::PATHSEND => self.send_file(message::PATHSEND, Part::of_path(message)?),
+            message::PATHSEND => self.send_file(message::PATHSEND, Part::of_path(message)),
             message::ZEROCOPYSEND => {
-                self.send_file(message::ZEROCOPYSEND, Part::of_descriptor(message)?)
+                self.send_file(message::ZEROCOPYSEND, Part::of_descriptor(message))
             }
             message::TRAILERS => self.send_trailers(message),
             message::EARLY_HINT => self.send_early_hint(message),
@@ -267,7 +270,11 @@ impl Exchange {
         };
         let mut state = self.lock();
         match state.response {
-            Progress::Waiting => {
+            Progress::Started(_) if !state.head_may_change => Err(unexpected(
+                "http.response.start",
+                "the response has started",
+            )),
+            Progress::Waiting | Progress::Started(_) => {
                 state.promised_trailers = has_trailers.then(|| {
                     let announcing = headers.get_all(TRAILER).iter();
                     announcing.map(|value| (TRAILER, value.clone())).collect()
@@ -361,8 +368,9 @@ impl Exchange {
         Some((reply_to, head.with(receiver.into())))
     }
 
-    fn send_file(self: &Arc<Self>, kind: &str, part: Part) -> PyResult<Sent> {
+    fn send_file(self: &Arc<Self>, kind: &str, part: PyResult<Part>) -> PyResult<Sent> {
         let mut state = self.lock();
+        let part = part.inspect_err(|_| state.head_may_change = true)?;
         let head = match self.next(&mut state, kind)? {
             Next::First(head) => {
                 state.response = Progress::Opening;
@@ -551,11 +559,12 @@ impl Exchange {
         }
     }
 
-    /// Nothing was sent of a file: where the head waited for it, the application may make another one.
-    pub(crate) fn file_missing(&self) {
+    /// Nothing was sent of a file: the head, if it waited for it, waits for something else.
+    pub(crate) fn file_missing(&self, head: Option<Head>) {
         let mut state = self.lock();
-        if let Progress::Opening = state.response {
-            state.response = Progress::Waiting;
+        if let (Progress::Opening, Some(head)) = (&state.response, head) {
+            state.response = Progress::Started(head);
+            state.head_may_change = true;
         }
     }
 
