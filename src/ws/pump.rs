@@ -27,8 +27,8 @@ use crate::drain::Drain;
 
 /// How long the client has to answer a close frame, or to take it.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Allocated per connection; a longer frame gets its own buffer.
-const READ_BUFFER: usize = 8 * 1024;
+/// Allocated per connection, and so what an idle one costs; a longer frame gets its own buffer.
+const READ_BUFFER: usize = 2 * 1024;
 /// Small messages that are sent at once leave in one write.
 const WRITE_BUFFER: usize = 8 * 1024;
 /// A longer message leaves in fragments, so that it is not copied whole and a ping can pass it.

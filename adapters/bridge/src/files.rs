@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyType};
 
-/// The file on disk behind `object`, as a descriptor of its own, if reading that gives what `object.read()` would.
+/// The file behind `object`, as a descriptor of its own, if reading that gives what `object.read()` would.
 ///
 /// Only for what `open(path, "rb")` and `tempfile.TemporaryFile()` make. Everything else may read in a way
 /// of its own: a `GzipFile` has a `fileno()` too, also below a `BufferedReader`.
@@ -19,10 +19,7 @@ pub fn plain_file(object: &Bound<'_, PyAny>) -> Option<File> {
     // thread at this moment, `dup` fails, or copies what took the number: its own race, as with every
     // use of the file.
     let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
-    let file = File::from(borrowed.try_clone_to_owned().ok()?);
-    file.metadata()
-        .is_ok_and(|metadata| metadata.is_file())
-        .then_some(file)
+    borrowed.try_clone_to_owned().ok().map(File::from)
 }
 
 fn plain_fd(object: &Bound<'_, PyAny>) -> PyResult<Option<RawFd>> {
