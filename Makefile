@@ -1,7 +1,7 @@
 # What people type is what CI runs. Every target makes the virtual environment that it needs, once.
 #
 #   PYTHON=python3.11   the interpreter for the environment (otherwise the newest that is found)
-#   ARGS=...            passed on to the server (run), pytest (pytest) or the benchmark (bench)
+#   ARGS=...            passed on to the server (run), pytest (pytest), the benchmark (bench) or the suite (conformance)
 #   CI=1                a tool that tests need must be there: as root on Debian it is installed, else its absence fails
 
 SHELL := /bin/sh
@@ -62,6 +62,11 @@ fmt: $(STAMPS)/tools ## Format Rust and Python code, and sort imports
 .PHONY: bench
 bench: $(STAMPS)/bench release ## Compare with other servers (ARGS="--help" tells how)
 	$(BIN)/python benches/run.py $(ARGS)
+
+.PHONY: conformance
+conformance: extension ## Run the whole Autobahn test suite (ARGS="--help" tells how)
+	@echo "==> the Autobahn test suite"
+	@$(BIN)/python tests/python/conformance/websocket/autobahn.py $(ARGS)
 
 .PHONY: clean
 clean: ## Remove what was built, and the virtual environment

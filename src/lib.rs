@@ -33,6 +33,7 @@ pub mod route;
 pub mod policy;
 pub mod app;
 pub mod body;
+pub mod file;
 
 pub mod metrics;
 pub mod admin;

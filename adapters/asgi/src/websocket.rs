@@ -285,7 +285,7 @@ impl Connection {
     fn send_denial(&self, message: &Bound<'_, PyDict>) -> PyResult<()> {
         const KIND: &str = "websocket.http.response.body";
         let piece = message::body(message, &self.event_loop.lender)?;
-        let more = message::more_body(message)?;
+        let more = message::flag(message, intern!(message.py(), "more_body"))?;
         let mut state = self.lock();
         match std::mem::replace(&mut state.phase, Phase::Over) {
             Phase::Denying(mut handshake, status, headers) => {

@@ -3,24 +3,14 @@
 //! An application that returns the wrapper itself lets the server read: a file on disk without the GIL
 //! and in large pieces, anything else with its own `read`. Middleware may iterate the wrapper instead.
 
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::MetadataExt;
-
-use bytes::Bytes;
 use pyo3::exceptions::{PyStopIteration, PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyType};
-use rustix::buffer::spare_capacity;
-use rustix::io::{pread, retry_on_intr};
+use twinspan::file::DiskFile;
 use twinspan_bridge::files;
-
-/// Bytes of a file that are read at a time: what is in flight of a response, so that one piece is read while
-/// the one before is sent.
-const PIECE: usize = 64 * 1024;
 
 /// A file-like object that an application may return as its response.
 #[pyclass(frozen)]
@@ -127,72 +117,8 @@ impl FileWrapper {
         let file = files::plain_file(object)?;
         let position = object.call_method0(intern!(py, "tell")).ok()?;
         let position: u64 = position.extract().ok()?;
-        Some(DiskFile { file, position })
-    }
-}
-
-/// A regular file from a position on, read without Python.
-pub(crate) struct DiskFile {
-    file: File,
-    position: u64,
-}
-
-impl DiskFile {
-    /// How many bytes are left, where that is sure: files of /proc and /sys have sizes that tell nothing, and no blocks.
-    pub(crate) fn length(&self) -> Option<u64> {
-        let metadata = self.file.metadata().ok()?;
-        (metadata.blocks() > 0).then(|| metadata.len().saturating_sub(self.position))
-    }
-
-    /// The next piece, at most `limit` bytes; empty at the end.
-    pub(crate) fn read(&mut self, limit: u64) -> io::Result<Bytes> {
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(PIECE);
-        let mut piece = Vec::with_capacity(limit);
-        while piece.len() < limit {
-            let position = self.position + piece.len() as u64;
-            if retry_on_intr(|| pread(&self.file, spare_capacity(&mut piece), position))? == 0 {
-                break;
-            }
-        }
-        piece.truncate(limit);
-        self.position += piece.len() as u64;
-        Ok(piece.into())
+        DiskFile::at(file, position).ok()
     }
 }
 
 static TEXT_IO: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::Write;
-
-    #[test]
-    fn a_file_is_read_from_its_position_to_its_limit() {
-        let path = std::env::temp_dir().join(format!("twinspan-{}-pieces", std::process::id()));
-        let content: Vec<u8> = (0..PIECE * 2).map(|index| index.to_le_bytes()[1]).collect();
-        File::create(&path).unwrap().write_all(&content).unwrap();
-        let mut file = DiskFile {
-            file: File::open(&path).unwrap(),
-            position: 10,
-        };
-        std::fs::remove_file(&path).unwrap();
-        assert_eq!(file.length(), Some(content.len() as u64 - 10));
-        assert_eq!(file.read(20).unwrap(), content[10..30]);
-        assert_eq!(file.read(u64::MAX).unwrap(), content[30..PIECE + 30]);
-        assert_eq!(file.read(u64::MAX).unwrap(), content[PIECE + 30..]);
-        assert_eq!(file.length(), Some(0));
-        assert_eq!(file.read(u64::MAX).unwrap(), "");
-    }
-
-    #[test]
-    #[cfg(target_os = "linux")]
-    fn a_file_that_does_not_know_its_size_has_no_length() {
-        let mut file = DiskFile {
-            file: File::open("/proc/self/status").unwrap(),
-            position: 0,
-        };
-        assert_eq!(file.length(), None);
-        assert!(!file.read(u64::MAX).unwrap().is_empty());
-    }
-}

@@ -17,6 +17,7 @@ use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 use rustix::io::Errno;
 use twinspan::app::AppError;
 use twinspan::body::{self, Body, Disconnected};
+use twinspan::file::DiskFile;
 use twinspan::http::Interim;
 use twinspan_bridge::bytes::Lender;
 use twinspan_bridge::head;
@@ -24,7 +25,7 @@ use twinspan_bridge::outbox::{Outbox, ReplyTo};
 use twinspan_bridge::text::latin1_bytes;
 
 use crate::block_on::block_on;
-use crate::file_wrapper::{DiskFile, FileWrapper};
+use crate::file_wrapper::FileWrapper;
 use crate::lead;
 
 /// Bytes of a response that wait for the client before the application is held back.
@@ -79,8 +80,10 @@ impl Length {
         block.truncate(usize::try_from(room).unwrap_or(usize::MAX));
     }
 
-    fn is_full(self) -> bool {
-        self.given >= self.declared
+    /// A generator goes on after its last block, with what it has to put away: only what comes beyond the
+    /// length shows that it does not know where it ends.
+    fn is_exceeded(self) -> bool {
+        self.given > self.declared
     }
 }
 
@@ -240,9 +243,11 @@ impl Responder {
     fn write(&self, py: Python<'_>, block: Bytes) -> PyResult<()> {
         self.send_block(py, block)?;
         match self.lock().length {
-            Some(Length { declared, given }) if given > declared => Err(PyValueError::new_err(
-                format!("the application wrote {given} bytes, its `Content-Length` is {declared}"),
-            )),
+            Some(length @ Length { declared, given }) if length.is_exceeded() => {
+                Err(PyValueError::new_err(format!(
+                    "the application wrote {given} bytes, its `Content-Length` is {declared}"
+                )))
+            }
             _ => Ok(()),
         }
     }
@@ -387,11 +392,13 @@ impl Responder {
                 .is_some_and(|head| has_no_body(head.status))
     }
 
-    /// The client wants no more of the body: the `Content-Length` is full, or the head was all.
+    /// The client wants no more of the body: it is longer than its `Content-Length`, or the head was all.
     fn is_satisfied(&self) -> bool {
         let state = self.lock();
-        state.length.is_some_and(Length::is_full)
-            || matches!(&state.body, Progress::Streaming(sender) if sender.is_satisfied())
+        match state.length {
+            Some(length) => length.is_exceeded(),
+            None => matches!(&state.body, Progress::Streaming(sender) if sender.is_satisfied()),
+        }
     }
 
     /// Sends early hints, unless the head is sent.

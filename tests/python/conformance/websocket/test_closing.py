@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from conformance.websocket.peers import (
+    LONG,
     App,
     Receive,
     Say,
@@ -88,6 +92,8 @@ def test_a_connection_that_breaks_off_is_1006(serve: Serve) -> None:
         ({}, (1000, "")),
         ({"code": 4000, "reason": "enough"}, (4000, "enough")),
         ({"code": 1001, "reason": None}, (1001, "")),
+        ({"code": 1011, "reason": "out of ideas"}, (1011, "out of ideas")),
+        ({"code": 1012, "reason": "back soon"}, (1012, "back soon")),
         ({"reason": "é" * 61}, (1000, "é" * 61)),
     ],
 )
@@ -188,6 +194,36 @@ def test_what_breaks_the_protocol_closes_with_the_code_that_says_so(
         assert app.says()["code"] == code
 
 
+@pytest.mark.parametrize(
+    ("fragments", "code"),
+    [
+        ([(0x02, bytes(60)), (0x00, bytes(41))], 1009),
+        ([(0x01, "é".encode()[:1]), (0x80, b"x")], 1007),
+        ([(0x01, b"open"), (0x81, b"again")], 1002),
+        ([(0x01, b"open"), (0x88, b"\x03\xe8")], 1000),
+    ],
+)
+def test_fragments_are_judged_as_the_message_that_they_make(
+    serve: Serve, fragments: list[tuple[int, bytes]], code: int
+) -> None:
+    app = App(listen)
+    with raw_client(serve(app, ws_max_size=100)) as raw:
+        raw.upgrade()
+        for first, payload in fragments:
+            raw.send(first, payload)
+        opcode, reason = raw.frame()
+        assert opcode == 0x88
+        assert int.from_bytes(reason[:2], "big") == code
+        assert app.says()["code"] == code
+
+
+def test_a_message_may_be_as_large_as_the_limit(serve: Serve) -> None:
+    app = App(listen)
+    with client(serve(app, ws_max_size=100)) as connection:
+        connection.send("x" * 100)
+        assert app.says() == "x" * 100
+
+
 def test_a_frame_without_mask_closes_with_1002(serve: Serve) -> None:
     app = App(listen)
     with raw_client(serve(app)) as raw:
@@ -217,8 +253,59 @@ def test_a_client_that_answers_no_ping_is_given_up(serve: Serve) -> None:
         assert app.says() == {"type": "websocket.disconnect", **expected}
 
 
-def test_a_stop_closes_with_1012_before_the_lifespan_ends() -> None:
+def test_a_client_that_leaves_while_send_waits_for_it_ends_the_wait(serve: Serve) -> None:
+    async def session(scope: Scope, receive: Receive, send: Send, say: Say) -> None:
+        await accept(receive, send)
+        while True:
+            sending = asyncio.ensure_future(send_block(send))
+            done, _ = await asyncio.wait([sending], timeout=1)
+            if not done:
+                break
+        say("waits")
+        # What it waited with had been taken; only what comes next is too late.
+        await sending
+        await attempt(send, {"type": "websocket.send", "text": "late"}, say)
+        say(await receive())
+
+    async def send_block(send: Send) -> None:
+        await send({"type": "websocket.send", "bytes": bytes(64 * 1024)})
+
+    app = App(session)
+    with raw_client(serve(app), buffer=64 * 1024) as raw:
+        raw.upgrade()
+        assert app.says() == "waits"
+    kind, _ = app.says()
+    assert issubclass(kind, OSError)
+    assert app.says()["code"] == 1006
+
+
+def test_an_application_that_minds_a_client_gone_is_nothing_to_log(
+    serve: Serve, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def session(scope: Scope, receive: Receive, send: Send, say: Say) -> None:
+        await accept(receive, send)
+        say((await receive())["type"])
+        raised: type[Exception] = OSError if scope["path"] == "/send" else RuntimeError
+        try:
+            await send({"type": "websocket.send", "text": "late"})
+        except OSError as error:
+            raise raised(f"at {scope['path']}") from error
+
+    app = App(session)
+    server = serve(app)
+    for path in ("/send", "/own"):
+        with client(server, path):
+            pass
+        assert app.says() == "websocket.disconnect"
+    server.close()
+    logged = capfd.readouterr().err
+    assert "RuntimeError: at /own" in logged
+    assert "at /send" not in logged
+
+
+def test_a_stop_closes_all_with_1012_and_the_lifespan_waits_for_them() -> None:
     order: list[str] = []
+    saved = threading.Event()
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -230,12 +317,19 @@ def test_a_stop_closes_with_1012_before_the_lifespan_ends() -> None:
             return
         await accept(receive, send)
         await send({"type": "websocket.send", "text": "open"})
-        order.append(str((await receive())["code"]))
+        message = await receive()
+        # Time to put things in order: what is awaited here is awaited by the server as well.
+        await asyncio.to_thread(saved.wait, LONG)
+        order.append(f"{message['code']} {message['reason']}")
 
-    with Server(application) as server:
-        connection = client(server)
-        opened = connection.__enter__()
-        assert opened.recv() == "open"
-    assert closed_with(opened)[0] == 1012
-    assert order == ["1012", "shutdown"]
-    connection.__exit__(None, None, None)
+    with contextlib.ExitStack() as clients, Server(application) as server:
+        opened = [clients.enter_context(client(server)) for _ in range(3)]
+        assert [connection.recv() for connection in opened] == ["open"] * 3
+        stopping = threading.Thread(target=server.close)
+        stopping.start()
+        closed = [closed_with(connection) for connection in opened]
+        assert order == []
+        saved.set()
+        stopping.join(LONG)
+    assert closed == [(1012, "the server is shutting down")] * 3
+    assert order == ["1012 the server is shutting down"] * 3 + ["shutdown"]

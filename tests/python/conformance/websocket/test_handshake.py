@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from conformance.websocket.peers import (
     ACCEPT,
     KEY,
+    LONG,
     App,
+    Raw,
     Receive,
     Say,
     Scope,
@@ -248,6 +252,68 @@ def test_a_denial_response_may_be_streamed(serve: Serve) -> None:
     assert issubclass(app.says()[0], OSError)
 
 
+def test_a_streamed_denial_reaches_the_client_piece_by_piece(serve: Serve) -> None:
+    go_on = threading.Event()
+
+    async def session(scope: Scope, receive: Receive, send: Send, say: Say) -> None:
+        await receive()
+        body = "websocket.http.response.body"
+        headers = [(b"content-length", b"8")]
+        start = {"type": "websocket.http.response.start", "status": 403, "headers": headers}
+        await send(start)
+        await send({"type": body, "body": b"one ", "more_body": True})
+        await asyncio.to_thread(go_on.wait, LONG)
+        await send({"type": body, "body": b"two "})
+
+    with raw_client(serve(App(session))) as raw:
+        raw.ask()
+        assert raw.answer()[0] == 403
+        assert raw.file.read(4) == b"one "
+        go_on.set()
+        assert raw.file.read(4) == b"two "
+
+
+def read_all(raw: Raw) -> None:
+    """Reads to the end; a reset may overtake the head."""
+    raw.answer()
+    raw.file.read()
+
+
+def test_a_denial_that_breaks_off_never_looks_complete(serve: Serve) -> None:
+    async def session(scope: Scope, receive: Receive, send: Send, say: Say) -> None:
+        await receive()
+        await send({"type": "websocket.http.response.start", "status": 403})
+        body = {"type": "websocket.http.response.body", "body": b"one ", "more_body": True}
+        await send(body)
+        if scope["path"] == "/raise":
+            raise RuntimeError("within the denial")
+
+    server = serve(App(session))
+    for path in ("/raise", "/return"):
+        with raw_client(server) as raw:
+            raw.ask(path=path)
+            with pytest.raises(ConnectionResetError):
+                read_all(raw)
+
+
+def test_a_client_that_leaves_within_a_streamed_denial_is_a_disconnect(serve: Serve) -> None:
+    async def session(scope: Scope, receive: Receive, send: Send, say: Say) -> None:
+        await receive()
+        body = {"type": "websocket.http.response.body", "body": b"piece", "more_body": True}
+        await send({"type": "websocket.http.response.start", "status": 403})
+        await send(body)
+        say(await receive())
+        await attempt(send, body, say)
+
+    app = App(session)
+    with raw_client(serve(app)) as raw:
+        raw.ask()
+        assert raw.answer()[0] == 403
+    assert app.says() == {"type": "websocket.disconnect", "code": 1006, "reason": ""}
+    kind, _ = app.says()
+    assert issubclass(kind, OSError)
+
+
 @pytest.mark.parametrize("status", [101, 200, 204, 1000, "401", None])
 def test_a_status_that_cannot_deny_raises(serve: Serve, status: Any) -> None:
     async def session(scope: Scope, receive: Receive, send: Send, say: Say) -> None:
@@ -332,13 +398,29 @@ def test_a_handshake_that_is_wrong_never_reaches_the_application(
         assert (("sec-websocket-version", "13") in answer) == (status == 426)
 
 
-def test_a_wsgi_application_never_sees_an_upgrade(serve: Serve) -> None:
+def test_an_upgrade_never_waits_for_the_threads_of_a_wsgi_application(serve: Serve) -> None:
     calls: list[str] = []
+    busy, go_on = threading.Event(), threading.Event()
 
-    def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    def legacy(environ: dict[str, Any], start_response: Any) -> list[bytes]:
         calls.append(environ["PATH_INFO"])
+        busy.set()
+        go_on.wait(LONG)
         start_response("200 OK", [])
         return [b""]
 
-    assert denied(serve(application)).status_code == 404
-    assert calls == []
+    async def session(scope: Scope, receive: Receive, send: Send, say: Say) -> None:
+        await accept(receive, send)
+        await send({"type": "websocket.send", "text": "beside"})
+
+    server = serve(mounts={"/legacy": legacy, "/live": App(session)}, threads=1)
+    with raw_client(server) as blocking, raw_client(server) as raw:
+        blocking.ask("Connection: keep-alive", path="/legacy/page")
+        assert busy.wait(LONG)
+        raw.ask(path="/legacy/socket")
+        assert raw.answer()[0] == 404
+        with client(server, "/live") as connection:
+            assert connection.recv() == "beside"
+        go_on.set()
+        assert blocking.answer()[0] == 200
+    assert calls == ["/page"]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import pytest
 from conformance.websocket.peers import ACCEPT, LONG, App, Receive, Say, Scope, Send
 from h2.config import H2Configuration
 from h2.connection import H2Connection
@@ -46,8 +47,8 @@ class Http2:
             assert data, "the connection has ended"
             self.seen += self.connection.receive_data(data)
 
-    def ask(self, *fields: tuple[str, str]) -> dict[str, str]:
-        """Sends the handshake; returns the fields of the answer."""
+    def connect(self, *fields: tuple[str, str]) -> int:
+        """Sends a handshake; returns its stream."""
         target = [
             (":method", "CONNECT"),
             (":protocol", "websocket"),
@@ -55,17 +56,30 @@ class Http2:
             (":path", "/live?q=1"),
             (":authority", "shop.example"),
         ]
-        self.connection.send_headers(STREAM, [*target, *fields])
+        stream = self.connection.get_next_available_stream_id()
+        self.connection.send_headers(stream, [*target, *fields])
+        return stream
+
+    def answer(self) -> list[tuple[str, str]]:
+        """The fields of the next answer to a handshake."""
         answer = self.wait_for(ResponseReceived)
-        return {name.decode(): value.decode() for name, value in answer.headers or ()}
+        return [(name.decode(), value.decode()) for name, value in answer.headers or ()]
 
-    def send(self, data: bytes) -> None:
-        self.connection.send_data(STREAM, data)
+    def ask(self, *fields: tuple[str, str]) -> dict[str, str]:
+        """Sends the first handshake; returns the fields of the answer."""
+        assert self.connect(*fields) == STREAM
+        return dict(self.answer())
 
-    def read(self, size: int) -> bytes:
+    def send(self, data: bytes, stream: int = STREAM) -> None:
+        self.connection.send_data(stream, data)
+
+    def read(self, size: int, stream: int = STREAM) -> bytes:
+        """At least `size` bytes of a stream."""
         data = b""
         while len(data) < size:
-            data += self.wait_for(DataReceived).data or b""
+            event = self.wait_for(DataReceived)
+            assert event.stream_id == stream or not event.data
+            data += event.data or b""
         return data
 
 
@@ -116,6 +130,112 @@ def test_close_before_accept_is_403_on_http2_too(serve: Serve) -> None:
 
     with http2(serve(App(session))) as client:
         assert client.ask(("sec-websocket-version", "13"))[":status"] == "403"
+
+
+def test_the_headers_of_both_sides_keep_their_lines_on_http2(serve: Serve) -> None:
+    async def session(scope: Scope, receive: Receive, send: Send, say: Say) -> None:
+        say(scope["subprotocols"])
+        await receive()
+        headers = [(b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")]
+        await send({**ACCEPT, "headers": headers})
+
+    app = App(session)
+    with http2(serve(app)) as client:
+        offers = [("sec-websocket-protocol", "v2, v1"), ("sec-websocket-protocol", "graphql-ws")]
+        client.connect(("sec-websocket-version", "13"), *offers)
+        fields = client.answer()
+        assert (":status", "200") in fields
+        assert [value for name, value in fields if name == "set-cookie"] == ["a=1", "b=2"]
+        assert app.says() == ["v2", "v1", "graphql-ws"]
+
+
+def test_a_denial_response_may_be_streamed_on_http2_too(serve: Serve) -> None:
+    async def session(scope: Scope, receive: Receive, send: Send, say: Say) -> None:
+        await receive()
+        body = "websocket.http.response.body"
+        await send({"type": "websocket.http.response.start", "status": 401})
+        await send({"type": body, "body": b"log ", "more_body": True})
+        await send({"type": body, "body": b"in"})
+
+    with http2(serve(App(session))) as client:
+        assert client.ask(("sec-websocket-version", "13"))[":status"] == "401"
+        assert client.read(6) == b"log in"
+        client.wait_for(StreamEnded)
+
+
+def test_an_upgrade_to_a_wsgi_application_is_refused_on_http2_too(serve: Serve) -> None:
+    calls: list[str] = []
+
+    def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        calls.append(environ["PATH_INFO"])
+        start_response("200 OK", [])
+        return [b""]
+
+    with http2(serve(application)) as client:
+        assert client.ask(("sec-websocket-version", "13"))[":status"] == "404"
+    assert calls == []
+
+
+@pytest.mark.parametrize(
+    ("frame", "code"),
+    [
+        (b"\x81\x81\0\0\0\0\xff", 1007),
+        (b"\x82\xfe\0\x7f\0\0\0\0" + bytes(127), 1009),
+        (b"\x81\x01x", 1002),
+    ],
+)
+def test_what_breaks_the_protocol_closes_the_stream_alone(
+    serve: Serve, frame: bytes, code: int
+) -> None:
+    app = App(echo_once)
+    with http2(serve(app, ws_max_size=100)) as client:
+        subprotocol = ("sec-websocket-protocol", "two")
+        fields = (("sec-websocket-version", "13"), subprotocol)
+        other = client.connect(*fields)
+        client.answer()
+        broken = client.connect(*fields)
+        client.answer()
+        client.send(frame, broken)
+        assert client.read(4, broken)[2:4] == code.to_bytes(2, "big")
+        client.send(b"\x81\x82\0\0\0\0hi", other)
+        assert client.read(4, other) == b"\x81\x02hi"
+
+
+def test_pings_are_answered_on_http2_too(serve: Serve) -> None:
+    with http2(serve(App(echo_once))) as client:
+        client.ask(("sec-websocket-version", "13"), ("sec-websocket-protocol", "two"))
+        client.send(b"\x89\x84\0\0\0\0ping")
+        assert client.read(6) == b"\x8a\x04ping"
+
+
+@pytest.mark.parametrize(("end", "code"), [("return", 1000), ("raise", 1011)])
+def test_an_application_that_ends_closes_the_stream(serve: Serve, end: str, code: int) -> None:
+    async def session(scope: Scope, receive: Receive, send: Send, say: Say) -> None:
+        await receive()
+        await send(ACCEPT)
+        if end == "raise":
+            raise RuntimeError("after accept")
+
+    with http2(serve(App(session))) as client:
+        assert client.ask(("sec-websocket-version", "13"))[":status"] == "200"
+        assert client.read(4) == b"\x88\x02" + code.to_bytes(2, "big")
+        client.send(b"\x88\x82\0\0\0\0" + code.to_bytes(2, "big"))
+        client.wait_for(StreamEnded)
+
+
+def test_a_stop_is_1012_on_http2_too(serve: Serve) -> None:
+    async def session(scope: Scope, receive: Receive, send: Send, say: Say) -> None:
+        await receive()
+        await send(ACCEPT)
+        say((await receive())["code"])
+
+    app = App(session)
+    server = serve(app)
+    # h2 reads nothing behind the GOAWAY that a stop begins with: the application is asked.
+    with http2(server) as client:
+        client.ask(("sec-websocket-version", "13"))
+        server.stop()
+        assert app.says() == 1012
 
 
 def test_a_wrong_version_is_refused_on_http2_too(serve: Serve) -> None:

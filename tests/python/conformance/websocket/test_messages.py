@@ -134,7 +134,7 @@ def test_a_message_before_accept_raises(serve: Serve, message: Any) -> None:
         assert app.says()[0] is RuntimeError
 
 
-def test_fragments_arrive_as_one_message_and_a_ping_between_is_answered(serve: Serve) -> None:
+def test_fragments_arrive_as_one_message_whatever_control_frames_are_between(serve: Serve) -> None:
     async def session(scope: Scope, receive: Receive, send: Send, say: Say) -> None:
         await accept(receive, send)
         say((await receive())["text"])
@@ -146,6 +146,8 @@ def test_fragments_arrive_as_one_message_and_a_ping_between_is_answered(serve: S
         raw.send(0x89, b"ping")
         assert raw.frame() == (0x8A, b"ping")
         raw.send(0x00, "é".encode()[1:])
+        raw.send(0x8A, b"pong")
+        raw.send(0x00)
         raw.send(0x80, b" whole")
         assert app.says() == "é whole"
 
@@ -168,6 +170,28 @@ def test_pings_are_answered_while_the_application_blocks_its_loop(serve: Serve) 
         connection.send("after")
         go_on.set()
         assert app.says() == "after"
+
+
+def test_a_blocked_loop_keeps_no_ping_of_the_server_back(serve: Serve) -> None:
+    go_on = threading.Event()
+
+    async def session(scope: Scope, receive: Receive, send: Send, say: Say) -> None:
+        await accept(receive, send)
+        await receive()
+        assert go_on.wait(LONG)  # blocks on purpose
+        await send({"type": "websocket.send", "text": "still there"})
+
+    with raw_client(serve(App(session), ws_ping_interval=0.05, ws_ping_timeout=LONG)) as raw:
+        raw.upgrade()
+        raw.send(0x81, b"block")
+        for _ in range(5):
+            first, payload = raw.frame()
+            assert first == 0x89
+            raw.send(0x8A, payload)
+        go_on.set()
+        while (frame := raw.frame())[0] == 0x89:
+            pass
+        assert frame == (0x81, b"still there")
 
 
 def test_two_tasks_may_receive_at_once_and_each_message_goes_to_one(serve: Serve) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from wsgiref.validate import validator
 
-from conformance.wsgi.clients import LONG
+from conformance.clients import LONG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from conformance.sites import Site
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Callable[[bytes], object]]
@@ -34,6 +36,12 @@ class Bare(NamedTuple):
     """
 
     app: Application
+
+
+class MakeSite(Protocol):
+    """Serves an application with options of the server."""
+
+    def __call__(self, app: Application | Faulty | Bare, **options: object) -> Site: ...
 
 
 def wrapped(app: Application | Faulty | Bare) -> Application:

@@ -1,8 +1,4 @@
-"""Every test of a clause runs on each protocol, the application at the root and below a prefix.
-
-A clause that means nothing in some protocol is marked with one of the marks of `sites`, whose name
-is the reason.
-"""
+"""Serves one WSGI application for each test."""
 
 from __future__ import annotations
 
@@ -10,28 +6,14 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
+from conformance.sites import Site
 from conformance.wsgi.apps import Bare, Faulty, wrapped
-from conformance.wsgi.clients import PROTOCOLS
-from conformance.wsgi.sites import Site
 from twinspan.testing import Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from conformance.wsgi.apps import Application
-    from conformance.wsgi.sites import MakeSite
-
-
-@pytest.fixture(params=PROTOCOLS)
-def protocol(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    return name
-
-
-@pytest.fixture(params=["", "/mounted"], ids=["root", "mounted"])
-def mount(request: pytest.FixtureRequest) -> str:
-    prefix: str = request.param
-    return prefix
+    from conformance.wsgi.apps import Application, MakeSite
 
 
 @pytest.fixture

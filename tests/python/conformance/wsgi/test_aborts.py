@@ -10,15 +10,14 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from conformance.clients import LONG, Broken
+from conformance.sites import where_a_connection_has_many_streams
 from conformance.wsgi.apps import TEXT, Faulty
-from conformance.wsgi.clients import LONG, Broken
-from conformance.wsgi.sites import where_a_connection_has_many_streams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from conformance.wsgi.apps import Environ, StartResponse
-    from conformance.wsgi.sites import MakeSite
+    from conformance.wsgi.apps import Environ, MakeSite, StartResponse
 
 
 class Odd(BaseException):

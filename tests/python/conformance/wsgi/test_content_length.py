@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from conformance.clients import HTTP_1_0, HTTP_1_1, HTTP_2
+from conformance.sites import where_the_end_of_the_connection_ends_a_body, where_there_are_chunks
 from conformance.wsgi.apps import TEXT, Bare, Blocks, answering
-from conformance.wsgi.clients import HTTP_1_0, HTTP_1_1, HTTP_2
-from conformance.wsgi.sites import (
-    where_the_end_of_the_connection_ends_a_body,
-    where_there_are_chunks,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from conformance.wsgi.apps import Environ, StartResponse
-    from conformance.wsgi.sites import MakeSite
+    from conformance.wsgi.apps import Environ, MakeSite, StartResponse
 
 
 class OneBlock:
@@ -122,7 +119,7 @@ def test_a_response_without_end_ends_at_its_length(site: MakeSite) -> None:
     assert result.closed == 1
 
 
-def test_no_block_is_asked_for_when_the_length_is_reached(site: MakeSite) -> None:
+def test_no_block_is_asked_for_after_the_first_beyond_the_length(site: MakeSite) -> None:
     """ "should stop iterating over the response when enough data has been sent"."""
     results: list[Blocks] = []
 
@@ -135,7 +132,22 @@ def test_no_block_is_asked_for_when_the_length_is_reached(site: MakeSite) -> Non
     for _ in range(5):
         assert served.ask().body == b"body"
     served.close()
-    assert [result.asked for result in results] == [3] * 5
+    assert [result.asked for result in results] == [4] * 5
+
+
+def test_a_generator_goes_on_after_its_last_block(site: MakeSite) -> None:
+    """What comes then, a commit or a line of the log, is work of the application."""
+    ended = threading.Semaphore(0)
+
+    def app(_environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
+        start_response("200 OK", [TEXT, ("Content-Length", "4")])
+        yield b"body"
+        ended.release()
+
+    served = site(app)
+    for _ in range(5):
+        assert served.ask().body == b"body"
+        assert ended.acquire(timeout=20)
 
 
 def test_what_is_written_past_the_length_is_an_error(site: MakeSite) -> None:

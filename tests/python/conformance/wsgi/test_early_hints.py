@@ -9,15 +9,14 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from conformance.clients import LONG
+from conformance.sites import where_hints_are_sent, where_hints_cannot_be_sent
 from conformance.wsgi.apps import TEXT
-from conformance.wsgi.clients import LONG
-from conformance.wsgi.sites import where_hints_are_sent, where_hints_cannot_be_sent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from conformance.wsgi.apps import Environ, StartResponse
-    from conformance.wsgi.sites import MakeSite
+    from conformance.wsgi.apps import Environ, MakeSite, StartResponse
 
 STYLE = ("Link", "</style.css>; rel=preload; as=style")
 

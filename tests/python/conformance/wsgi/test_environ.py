@@ -10,23 +10,23 @@ from typing import TYPE_CHECKING
 from wsgiref.util import request_uri
 
 import pytest
-from conformance.wsgi.apps import TEXT, Bare, Environ
-from conformance.wsgi.clients import LONG, UNTOLD
-from conformance.wsgi.sites import (
+from conformance.clients import LONG, UNTOLD
+from conformance.sites import (
     where_a_body_need_not_tell_its_length,
     where_a_target_may_be_absolute,
     where_the_host_may_be_missing,
     where_there_is_a_prefix,
     where_there_is_no_prefix,
 )
+from conformance.wsgi.apps import TEXT, Bare, Environ
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from conformance.wsgi.apps import StartResponse
-    from conformance.wsgi.clients import Fields
-    from conformance.wsgi.sites import MakeSite, Site
+    from conformance.clients import Fields
+    from conformance.sites import Site
+    from conformance.wsgi.apps import MakeSite, StartResponse
 
 
 class Seen:

@@ -12,8 +12,8 @@ from conformance.wsgi.apps import TEXT, Bare
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from conformance.wsgi.apps import Environ, StartResponse
-    from conformance.wsgi.sites import MakeSite, Site
+    from conformance.sites import Site
+    from conformance.wsgi.apps import Environ, MakeSite, StartResponse
 
 
 def logged(site: MakeSite, write: Callable[[Any], object], *, validated: bool = True) -> str:

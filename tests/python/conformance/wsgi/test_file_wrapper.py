@@ -9,15 +9,14 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from conformance.clients import LONG, Broken
 from conformance.wsgi.apps import TEXT, Bare
-from conformance.wsgi.clients import LONG, Broken
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from conformance.wsgi.apps import Environ, StartResponse
-    from conformance.wsgi.sites import MakeSite
+    from conformance.wsgi.apps import Environ, MakeSite, StartResponse
 
 CONTENT = b"".join(b"%06d\r\n" % number for number in range(40_000))
 

@@ -6,9 +6,8 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from conformance.wsgi.apps import TEXT, Bare, Blocks, answering
-from conformance.wsgi.clients import HTTP_1_1, LONG, UNTOLD
-from conformance.wsgi.sites import (
+from conformance.clients import HTTP_1_1, LONG, UNTOLD
+from conformance.sites import (
     where_a_connection_has_many_streams,
     where_continue_cannot_be_sent,
     where_continue_is_sent,
@@ -18,12 +17,12 @@ from conformance.wsgi.sites import (
     where_there_are_interim_responses,
     where_there_are_none,
 )
+from conformance.wsgi.apps import TEXT, Bare, Blocks, answering
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from conformance.wsgi.apps import Environ, StartResponse
-    from conformance.wsgi.sites import MakeSite
+    from conformance.wsgi.apps import Environ, MakeSite, StartResponse
 
 EXPECT = [("Expect", "100-continue")]
 

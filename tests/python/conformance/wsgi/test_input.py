@@ -8,21 +8,20 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conformance.wsgi.apps import TEXT, Bare
-from conformance.wsgi.clients import LONG, UNTOLD
-from conformance.wsgi.sites import (
+from conformance.clients import LONG, UNTOLD
+from conformance.sites import (
     where_a_body_need_not_tell_its_length,
     where_a_connection_can_be_half_closed,
     where_the_next_request_follows_in_the_same_bytes,
     where_there_are_chunks,
 )
+from conformance.wsgi.apps import TEXT, Bare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from conformance.wsgi.apps import Environ, StartResponse
-    from conformance.wsgi.clients import Exchange
-    from conformance.wsgi.sites import MakeSite
+    from conformance.clients import Exchange
+    from conformance.wsgi.apps import Environ, MakeSite, StartResponse
 
 BODY = b"one\ntwo\r\n\nthree" + b"x" * 20_000 + b"\nlast"
 

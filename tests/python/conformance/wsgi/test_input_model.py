@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
 import pytest
+from conformance.clients import HTTP_1_0, PROTOCOLS, UNTOLD, connect
 from conformance.wsgi.apps import TEXT, Bare
-from conformance.wsgi.clients import HTTP_1_0, PROTOCOLS, UNTOLD, connect
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twinspan.testing import Server

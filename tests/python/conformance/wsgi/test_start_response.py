@@ -11,15 +11,14 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from conformance.clients import LONG
+from conformance.sites import where_a_status_has_a_reason
 from conformance.wsgi.apps import TEXT, Faulty
-from conformance.wsgi.clients import LONG
-from conformance.wsgi.sites import where_a_status_has_a_reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from conformance.wsgi.apps import Environ, StartResponse
-    from conformance.wsgi.sites import MakeSite
+    from conformance.wsgi.apps import Environ, MakeSite, StartResponse
 
 
 class Original(Exception):  # noqa: N818 # what an application traps

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from conformance.sites import where_a_status_has_a_reason
 from conformance.wsgi.apps import TEXT, Bare, Faulty, answering
-from conformance.wsgi.sites import where_a_status_has_a_reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from conformance.wsgi.apps import Environ, StartResponse
-    from conformance.wsgi.sites import MakeSite, Site
+    from conformance.sites import Site
+    from conformance.wsgi.apps import Environ, MakeSite, StartResponse
 
 
 class Heads:

@@ -8,14 +8,13 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from conformance.clients import LONG
 from conformance.wsgi.apps import TEXT, Bare, Faulty
-from conformance.wsgi.clients import LONG
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from conformance.wsgi.apps import Environ, StartResponse
-    from conformance.wsgi.sites import MakeSite
+    from conformance.wsgi.apps import Environ, MakeSite, StartResponse
     from support import StartCommand
 
 

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import pytest
+from conformance.sites import where_a_status_has_a_reason
 from conformance.wsgi.apps import TEXT, Faulty
-from conformance.wsgi.sites import where_a_status_has_a_reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from conformance.wsgi.apps import Environ, StartResponse
-    from conformance.wsgi.sites import MakeSite
+    from conformance.wsgi.apps import Environ, MakeSite, StartResponse
 
 EVERY_BYTE = bytes(range(256))
 PRINTABLE = "".join(map(chr, (*range(0x21, 0x7F), *range(0xA1, 0x100))))

@@ -6,14 +6,13 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from conformance.clients import LONG
 from conformance.wsgi.apps import TEXT, Bare, Blocks, Faulty
-from conformance.wsgi.clients import LONG
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from conformance.wsgi.apps import Environ, StartResponse
-    from conformance.wsgi.sites import MakeSite
+    from conformance.wsgi.apps import Environ, MakeSite, StartResponse
 
 
 @pytest.mark.parametrize("rest", [[], [b""], [b"3"], [b"3", b"4"]], ids=repr)

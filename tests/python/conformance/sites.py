@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import pytest
 from adapters.raw import Client
-from conformance.wsgi.clients import HTTP_1_0, HTTP_1_1, HTTP_2, Broken, connect
+from conformance.clients import HTTP_1_0, HTTP_1_1, HTTP_2, Broken, connect
 
 if TYPE_CHECKING:
-    from conformance.wsgi.apps import Application, Bare, Faulty
-    from conformance.wsgi.clients import Answer, Connection, Exchange, Fields
+    from conformance.clients import Answer, Connection, Exchange, Fields
     from twinspan.testing import Server
 
 where_a_status_has_a_reason = pytest.mark.parametrize("protocol", [HTTP_1_0, HTTP_1_1])
@@ -31,12 +30,6 @@ where_hints_cannot_be_sent = pytest.mark.parametrize("protocol", [HTTP_1_0, HTTP
 where_there_are_chunks = pytest.mark.parametrize("protocol", [HTTP_1_1])
 where_the_end_of_the_connection_ends_a_body = pytest.mark.parametrize("protocol", [HTTP_1_0])
 where_a_connection_has_many_streams = pytest.mark.parametrize("protocol", [HTTP_2])
-
-
-class MakeSite(Protocol):
-    """Serves an application with options of the server."""
-
-    def __call__(self, app: Application | Faulty | Bare, **options: object) -> Site: ...
 
 
 class Site:
@@ -97,8 +90,12 @@ class Site:
         self._log += out + err
         return self._log
 
-    def close(self) -> None:
-        """Ends the clients, then the server, which waits for the application."""
+    def hang_up(self) -> None:
+        """Ends the clients."""
         for connection in self._connections:
             connection.close()
+
+    def close(self) -> None:
+        """Ends the clients, then the server, which waits for the application."""
+        self.hang_up()
         self.server.close()

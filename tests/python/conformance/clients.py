@@ -162,6 +162,9 @@ def connect(protocol: str, address: str, *, buffer: int | None = None) -> Connec
     if buffer is not None:
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
     stream.connect(place if host == "unix" else (host, int(place)))
+    if host != "unix":
+        # A body would wait until the server has acknowledged the head, which it may put off.
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if protocol == HTTP_2:
         return Http2(stream)
     return Http1(stream, protocol)
