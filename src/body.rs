@@ -39,6 +39,13 @@ pub(crate) const DRAIN_BYTES: usize = 256 * 1024;
 /// How long that may take in any case.
 const DRAIN_LIMIT: Duration = Duration::from_secs(1);
 
+/// How much of a response may be sent that nobody wants, as its head was all: an application with an end
+/// comes to it, as it does for GET, and one without learns that nobody listens.
+const SURPLUS_BYTES: usize = 16 * 1024 * 1024;
+/// How long that may take.
+const SURPLUS_LIMIT: Duration = Duration::from_secs(10);
+const SURPLUS_STRETCH: usize = 64 * 1024;
+
 /// A request or response body.
 #[derive(Default)]
 pub struct Body {
@@ -405,14 +412,33 @@ struct State {
 struct Surplus {
     bytes: usize,
     until: Instant,
+    /// Bytes until the producer gives way to others once, as waiting for a reader would make it.
+    stretch: usize,
 }
 
 impl Surplus {
     fn new() -> Self {
         Self {
-            bytes: DRAIN_BYTES,
-            until: Instant::now() + DRAIN_LIMIT,
+            bytes: SURPLUS_BYTES,
+            until: Instant::now() + SURPLUS_LIMIT,
+            stretch: SURPLUS_STRETCH,
         }
+    }
+
+    fn add(&mut self, piece: &Bytes) {
+        // Small pieces cost time too.
+        let weight = piece.len().max(512);
+        self.bytes = self.bytes.saturating_sub(weight);
+        self.stretch = self.stretch.saturating_sub(weight);
+    }
+
+    fn poll_gives_way(&mut self, cx: &Context<'_>) -> Poll<()> {
+        if self.stretch > 0 {
+            return Poll::Ready(());
+        }
+        self.stretch = SURPLUS_STRETCH;
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     fn is_used_up(&self) -> bool {
@@ -466,7 +492,7 @@ impl Sender {
             return Err(Disconnected);
         }
         if let Some(surplus) = &mut state.satisfied {
-            surplus.bytes = surplus.bytes.saturating_sub(piece.len());
+            surplus.add(&piece);
             return Ok(());
         }
         if piece.is_empty() {
@@ -494,7 +520,10 @@ impl Sender {
         if state.is_disconnected() {
             return Poll::Ready(Err(Disconnected));
         }
-        if state.queued < shared.limit || state.satisfied.is_some() {
+        if let Some(surplus) = &mut state.satisfied {
+            return surplus.poll_gives_way(cx).map(Ok);
+        }
+        if state.queued < shared.limit {
             return Poll::Ready(Ok(()));
         }
         state.room = Some(cx.waker().clone());
@@ -688,14 +717,17 @@ mod tests {
 
     #[test]
     fn a_sender_whose_reader_has_enough_may_end_but_not_go_on_for_ever() {
-        let piece = || Bytes::from(vec![0; DRAIN_BYTES / 4]);
+        let piece = || Bytes::from(vec![0; SURPLUS_BYTES / 4]);
         let (mut sender, receiver) = channel(1);
         Body::from(receiver).satisfied();
         let mut cx = Context::from_waker(Waker::noop());
         assert!(sender.poll_disconnected(&mut cx).is_ready(), "it may stop");
-        for _ in 0..4 {
+        for _ in 0..3 {
             assert_eq!(sender.push(piece()), Ok(()));
+            assert!(sender.poll_ready(&mut cx).is_pending(), "others first");
+            assert_eq!(sender.poll_ready(&mut cx), Poll::Ready(Ok(())));
         }
+        assert_eq!(sender.push(piece()), Ok(()));
         assert!(sender.is_satisfied());
         assert_eq!(sender.push(piece()), Err(Disconnected), "too much");
         assert!(matches!(sender.poll_ready(&mut cx), Poll::Ready(Err(_))));
@@ -705,9 +737,9 @@ mod tests {
     async fn a_sender_whose_reader_has_enough_is_not_heard_for_long() {
         let (mut sender, receiver) = channel(1);
         Body::from(receiver).satisfied();
-        tokio::time::advance(DRAIN_LIMIT / 2).await;
+        tokio::time::advance(SURPLUS_LIMIT / 2).await;
         assert_eq!(sender.push(Bytes::from_static(b"x")), Ok(()));
-        tokio::time::advance(DRAIN_LIMIT / 2).await;
+        tokio::time::advance(SURPLUS_LIMIT / 2).await;
         assert_eq!(sender.push(Bytes::from_static(b"x")), Err(Disconnected));
     }
 
