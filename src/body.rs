@@ -179,6 +179,11 @@ impl Body {
         }
     }
 
+    /// Whether something is to come after the last byte.
+    pub(crate) fn has_trailers(&self) -> bool {
+        matches!(&self.inner, Inner::Channel(receiver) if receiver.shared.lock().trailers)
+    }
+
     /// How many bytes are still to come, where that is known.
     pub fn left(&self) -> Option<u64> {
         http_body::Body::size_hint(self).exact()
@@ -387,6 +392,8 @@ struct State {
     receiver_gone: bool,
     /// The receiver has gone because it has all that it wants.
     satisfied: Option<Surplus>,
+    /// Trailers were promised.
+    trailers: bool,
     receiver: Option<Waker>,
     /// Waits for room.
     room: Option<Waker>,
@@ -519,6 +526,13 @@ impl Sender {
         }
         state.leaving = Some(cx.waker().clone());
         Poll::Pending
+    }
+
+    /// Promises trailers: the body does not end with its last byte.
+    pub fn promise_trailers(&mut self) {
+        if let Some(shared) = &self.shared {
+            shared.lock().trailers = true;
+        }
     }
 
     /// Ends the body well.

@@ -80,6 +80,7 @@ impl Config {
                     1..=10_000,
                 )?,
                 websocket_message: count("ws_max_size", raw.ws_max_size, limits.websocket_message)?,
+                websocket_compression: raw.ws_compression.unwrap_or(limits.websocket_compression),
                 websocket_queue: count("ws_max_queue", raw.ws_max_queue, limits.websocket_queue)?,
                 websocket_ping_interval: unless_zero(
                     raw.ws_ping_interval,

@@ -205,6 +205,8 @@ pub struct Limits {
     pub header_count: usize,
     /// Bytes of one WebSocket message.
     pub websocket_message: usize,
+    /// Whether clients that offer to compress WebSocket messages are taken at their word.
+    pub websocket_compression: bool,
     /// WebSocket messages that wait for the application before reading pauses.
     pub websocket_queue: usize,
     pub websocket_ping_interval: Option<Duration>,
@@ -287,6 +289,7 @@ impl Default for Limits {
             head_bytes: 64 * 1024,
             header_count: 100,
             websocket_message: 16 * 1024 * 1024,
+            websocket_compression: true,
             websocket_queue: 32,
             websocket_ping_interval: Some(Duration::from_secs(20)),
             websocket_ping_timeout: Some(Duration::from_secs(20)),

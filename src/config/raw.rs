@@ -161,9 +161,15 @@ pub struct RawConfig {
     #[arg(long, value_name = "N", help_heading = "Limits")]
     pub limit_header_count: Option<Count>,
 
-    /// Largest WebSocket message, in bytes; a larger one closes with 1009 [default: 16777216]
+    /// Largest WebSocket message, in bytes, uncompressed; a larger one closes with 1009
+    /// [default: 16777216]
     #[arg(long, value_name = "BYTES", help_heading = "WebSocket")]
     pub ws_max_size: Option<Count>,
+
+    /// Compresses messages of 1 KiB and more for clients that offer permessage-deflate (RFC 7692), and
+    /// takes compressed ones from them; `--no-ws-compression` does neither [default: on]
+    #[arg(long, action = SetTrue, help_heading = "WebSocket")]
+    pub ws_compression: Option<bool>,
 
     /// Messages that wait for the application before the connection is no longer read [default: 32]
     #[arg(long, value_name = "N", help_heading = "WebSocket")]

@@ -251,6 +251,9 @@ fn switches_have_a_negative_and_the_last_word_counts() {
             .access_log
     );
     assert!(line("a:app --server-header").unwrap().server_header);
+    let compression = |said: &str| line(said).unwrap().limits.websocket_compression;
+    assert!(compression("a:app"));
+    assert!(!compression("a:app --no-ws-compression"));
     assert_eq!(line("a:app --workers 2 -w 3").unwrap().workers, 3);
 }
 

@@ -15,6 +15,7 @@ use twinspan::app::{
     Response, RouteTable, RoutesError, WebSocketApplication,
 };
 use twinspan::config::{AppConfig, LifespanMode};
+use twinspan::http::Interim;
 use twinspan::ws::Handshake;
 use twinspan_bridge::interface::{Detected, is_coroutine_function};
 use twinspan_bridge::routes;
@@ -129,9 +130,11 @@ impl Shared {
         &self,
         py: Python<'py>,
         request: &Request,
+        interim: Option<&Interim>,
     ) -> PyResult<Bound<'py, PyDict>> {
         let scheme = request.origin.scheme.as_str();
-        let scope = self.http.build(py, request, scheme, self.state.get())?;
+        let state = self.state.get();
+        let scope = self.http.build(py, request, scheme, state, interim)?;
         let method = request.head.method.as_str();
         if method != "GET" {
             scope.set_item(intern!(py, "method"), method)?;
@@ -146,14 +149,10 @@ impl Shared {
     ) -> PyResult<Bound<'py, PyDict>> {
         let request = &handshake.request;
         let scheme = request.origin.scheme.websocket();
-        let scope = self
-            .websocket
-            .build(py, request, scheme, self.state.get())?;
+        let state = self.state.get();
+        let scope = self.websocket.build(py, request, scheme, state, None)?;
         let subprotocols = PyList::new(py, handshake.subprotocols())?;
         scope.set_item(intern!(py, "subprotocols"), subprotocols)?;
-        let extensions = PyDict::new(py);
-        extensions.set_item(intern!(py, "websocket.http.response"), PyDict::new(py))?;
-        scope.set_item(intern!(py, "extensions"), extensions)?;
         Ok(scope)
     }
 
@@ -257,8 +256,7 @@ impl Application for AsgiApplication {
         Box::pin(async move {
             let (reply_to, answer) = oneshot::channel();
             let mut request = request;
-            let body = std::mem::take(&mut request.body);
-            let exchange = Exchange::new(shared, Arc::clone(&event_loop), &request, body, reply_to);
+            let exchange = Exchange::new(shared, Arc::clone(&event_loop), &mut request, reply_to);
             let guard = LeaveGuard::new(Arc::clone(&exchange));
             event_loop.push(Job::Run(Box::new(move |py, _| {
                 exchange.start(py, &request);

@@ -8,13 +8,14 @@ use std::fmt;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PySet};
+use tokio::runtime::Handle;
 use tracing::{error, warn};
 use twinspan::worker::Finished;
 use twinspan_bridge::bytes::Lender;
@@ -54,7 +55,8 @@ pub struct EventLoop {
     bell: Bell,
     outbox: Arc<Outbox>,
     doorbell: Arc<Doorbell>,
-    connected: AtomicBool,
+    /// The I/O runtime, once the loop is joined with it.
+    io: OnceLock<Handle>,
     /// Only the loop's thread reads and writes it.
     in_turn: AtomicBool,
     /// The worker has finished; only the loop's thread reads and writes it.
@@ -115,7 +117,7 @@ impl EventLoop {
                 bell,
                 outbox: Arc::new(Outbox::default()),
                 doorbell: Arc::default(),
-                connected: AtomicBool::new(false),
+                io: OnceLock::new(),
                 in_turn: AtomicBool::new(false),
                 stopping: AtomicBool::new(false),
                 lender: Lender::new(release),
@@ -130,10 +132,17 @@ impl EventLoop {
 
     /// Joins the loop with the current I/O runtime, once.
     pub(crate) fn connect(self: &Arc<Self>) {
-        if !self.connected.swap(true, Ordering::Relaxed) {
+        if self.io.set(Handle::current()).is_ok() {
             tokio::spawn(Arc::clone(&self.outbox).serve());
             let this = Arc::clone(self);
             tokio::spawn(Arc::clone(&self.doorbell).serve(move || this.bell.ring()));
+        }
+    }
+
+    /// Starts a task on the I/O runtime.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        if let Some(io) = self.io.get() {
+            io.spawn(task);
         }
     }
 

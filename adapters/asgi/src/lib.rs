@@ -8,6 +8,7 @@
 mod application;
 mod awaitable;
 mod event_loop;
+mod file;
 mod http;
 mod lifespan;
 mod loop_factory;

@@ -11,8 +11,11 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 use twinspan::app::{LocalAddr, Request};
+use twinspan::http::Interim;
 use twinspan_bridge::addresses::Addresses;
 use twinspan_bridge::text;
+
+use crate::message::{DEBUG, EARLY_HINT, PATHSEND, TRAILERS, ZEROCOPYSEND};
 
 /// Version of the HTTP and WebSocket message format (ASGI "HTTP & WebSocket" specification).
 const SPEC_VERSION: &str = "2.5";
@@ -20,6 +23,10 @@ const SPEC_VERSION: &str = "2.5";
 /// Builds scopes of one kind.
 pub(crate) struct ScopeFactory {
     template: Py<PyDict>,
+    /// What every request offers beyond the protocol.
+    extensions: Py<PyDict>,
+    /// The same, where 103 can be sent.
+    with_hints: Py<PyDict>,
     addresses: Addresses,
     servers: Mutex<HashMap<SocketAddr, Py<PyTuple>>>,
 }
@@ -49,20 +56,29 @@ impl ScopeFactory {
         template.set_item("query_string", PyBytes::new(py, b""))?;
         template.set_item("headers", py.None())?;
         template.set_item("extensions", py.None())?;
+        let extensions = PyDict::new(py);
+        for &name in extensions_of(kind) {
+            extensions.set_item(name, PyDict::new(py))?;
+        }
+        let with_hints = extensions.copy()?;
+        with_hints.set_item(EARLY_HINT, PyDict::new(py))?;
         Ok(Self {
             template: template.unbind(),
+            extensions: extensions.unbind(),
+            with_hints: with_hints.unbind(),
             addresses: Addresses::default(),
             servers: Mutex::default(),
         })
     }
 
-    /// A scope for `request`; `scheme` is `http`, `https`, `ws` or `wss`.
+    /// A scope for `request`; `scheme` is `http`, `https`, `ws` or `wss`, `interim` where 103 would go.
     pub(crate) fn build<'py>(
         &self,
         py: Python<'py>,
         request: &Request,
         scheme: &'static str,
         state: Option<&Py<PyDict>>,
+        interim: Option<&Interim>,
     ) -> PyResult<Bound<'py, PyDict>> {
         let scope = self.template.bind(py).copy()?;
         let head = &request.head;
@@ -84,7 +100,11 @@ impl ScopeFactory {
             )?;
         }
         scope.set_item(intern!(py, "headers"), headers(py, head)?)?;
-        scope.set_item(intern!(py, "extensions"), PyDict::new(py))?;
+        let extensions = match interim {
+            Some(_) => &self.with_hints,
+            None => &self.extensions,
+        };
+        scope.set_item(intern!(py, "extensions"), extensions.bind(py).copy()?)?;
         if let Some(state) = state {
             scope.set_item(intern!(py, "state"), state.bind(py).copy()?)?;
         }
@@ -134,6 +154,16 @@ impl ScopeFactory {
                 Ok(server)
             }
         }
+    }
+}
+
+/// What is offered on every connection.
+fn extensions_of(kind: &str) -> &'static [&'static str] {
+    match kind {
+        "websocket" => &["websocket.http.response"],
+        // Whoever asks for debug logs gets what this extension is for; everybody else is spared the cost.
+        _ if tracing::enabled!(tracing::Level::DEBUG) => &[PATHSEND, ZEROCOPYSEND, TRAILERS, DEBUG],
+        _ => &[PATHSEND, ZEROCOPYSEND, TRAILERS],
     }
 }
 

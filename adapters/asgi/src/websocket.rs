@@ -169,13 +169,16 @@ impl Connection {
     fn send(self: &Arc<Self>, message: &Bound<'_, PyAny>) -> PyResult<()> {
         let (message, kind) = message::open(message)?;
         match kind.to_str()? {
+            "websocket.send" => return self.send_message(message),
             "websocket.accept" => self.accept(message),
-            "websocket.send" => self.send_message(message),
             "websocket.close" => self.close(message),
             "websocket.http.response.start" => self.start_denial(message),
             "websocket.http.response.body" => self.send_denial(message),
             other => Err(unexpected(other, "a WebSocket knows no such message")),
-        }
+        }?;
+        // A task may wait in `receive` since before this answer, for what can no longer come.
+        self.waiters.notify(message.py());
+        Ok(())
     }
 
     fn accept(&self, message: &Bound<'_, PyDict>) -> PyResult<()> {
@@ -292,7 +295,7 @@ impl Connection {
     fn send_denial(&self, message: &Bound<'_, PyDict>) -> PyResult<()> {
         const KIND: &str = "websocket.http.response.body";
         let piece = message::body(message, &self.event_loop.lender)?;
-        let more = message::more_body(message)?;
+        let more = message::flag(message, intern!(message.py(), "more_body"))?;
         let mut state = self.lock();
         match std::mem::replace(&mut state.phase, Phase::Over) {
             Phase::Denying(mut handshake, status, headers) => {
