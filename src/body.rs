@@ -401,6 +401,12 @@ struct State {
     leaving: Option<Waker>,
 }
 
+/// How much a producer may send that nobody wants: a loop without an end that waits for nothing must not keep
+/// others from their turn for long.
+const SURPLUS_BYTES: usize = 16 * 1024 * 1024;
+/// How long it may go on with that.
+const SURPLUS_LIMIT: Duration = Duration::from_secs(1);
+
 /// What a producer may still send that nobody wants.
 struct Surplus {
     bytes: usize,
@@ -410,8 +416,8 @@ struct Surplus {
 impl Surplus {
     fn new() -> Self {
         Self {
-            bytes: DRAIN_BYTES,
-            until: Instant::now() + DRAIN_LIMIT,
+            bytes: SURPLUS_BYTES,
+            until: Instant::now() + SURPLUS_LIMIT,
         }
     }
 
@@ -688,7 +694,7 @@ mod tests {
 
     #[test]
     fn a_sender_whose_reader_has_enough_may_end_but_not_go_on_for_ever() {
-        let piece = || Bytes::from(vec![0; DRAIN_BYTES / 4]);
+        let piece = || Bytes::from(vec![0; SURPLUS_BYTES / 4]);
         let (mut sender, receiver) = channel(1);
         Body::from(receiver).satisfied();
         let mut cx = Context::from_waker(Waker::noop());
@@ -705,9 +711,9 @@ mod tests {
     async fn a_sender_whose_reader_has_enough_is_not_heard_for_long() {
         let (mut sender, receiver) = channel(1);
         Body::from(receiver).satisfied();
-        tokio::time::advance(DRAIN_LIMIT / 2).await;
+        tokio::time::advance(SURPLUS_LIMIT / 2).await;
         assert_eq!(sender.push(Bytes::from_static(b"x")), Ok(()));
-        tokio::time::advance(DRAIN_LIMIT / 2).await;
+        tokio::time::advance(SURPLUS_LIMIT / 2).await;
         assert_eq!(sender.push(Bytes::from_static(b"x")), Err(Disconnected));
     }
 
