@@ -155,6 +155,10 @@ const FOREIGN: &[(&[&str], &str)] = &[
     (&["--ping-timeout"], "write `--ws-ping-timeout`"),
     (&["--websocket-max-message-size"], "write `--ws-max-size`"),
     (
+        &["--ws-per-message-deflate"],
+        "write `--ws-compression` or `--no-ws-compression`",
+    ),
+    (
         &[
             "--access-logfile",
             "--error-logfile",

@@ -76,6 +76,10 @@ pub struct AppConfig {
     /// WSGI: from the moment a request is handed over to its response head.
     pub timeout_request: Option<Duration>,
     pub lifespan: LifespanMode,
+    /// The application must have started within this.
+    pub timeout_startup: Duration,
+    /// The application must have stopped within this.
+    pub timeout_shutdown: Duration,
     /// Names the router where the application object hides it.
     pub router: Option<Target>,
 }
@@ -140,18 +144,22 @@ pub enum LifespanMode {
     Auto,
     /// An application that does not take part fails to start.
     On,
+    /// The application is never asked.
     Off,
+    /// As `On`, and a worker is replaced when the lifespan breaks while it serves.
+    Required,
 }
 
 /// Which event loop runs ASGI applications.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum LoopChoice {
     /// uvloop when it is installed.
     #[default]
     Auto,
     Asyncio,
     Uvloop,
+    /// What makes a loop when it is called without arguments: a function or a class.
+    Factory(Target),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
@@ -187,8 +195,6 @@ pub struct Timeouts {
     pub header_read: Duration,
     /// Requests in flight may finish within this after a stop.
     pub graceful_shutdown: Duration,
-    /// An application must have started within this.
-    pub startup: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -199,6 +205,8 @@ pub struct Limits {
     pub header_count: usize,
     /// Bytes of one WebSocket message.
     pub websocket_message: usize,
+    /// Whether clients that offer to compress WebSocket messages are taken at their word.
+    pub websocket_compression: bool,
     /// WebSocket messages that wait for the application before reading pauses.
     pub websocket_queue: usize,
     pub websocket_ping_interval: Option<Duration>,
@@ -243,6 +251,8 @@ impl AppConfig {
             queue: 100,
             timeout_request: None,
             lifespan: LifespanMode::default(),
+            timeout_startup: Duration::from_secs(60),
+            timeout_shutdown: Duration::from_secs(10),
             router: None,
         }
     }
@@ -269,7 +279,6 @@ impl Default for Timeouts {
             keep_alive: Duration::from_secs(5),
             header_read: Duration::from_secs(30),
             graceful_shutdown: Duration::from_secs(30),
-            startup: Duration::from_secs(60),
         }
     }
 }
@@ -280,6 +289,7 @@ impl Default for Limits {
             head_bytes: 64 * 1024,
             header_count: 100,
             websocket_message: 16 * 1024 * 1024,
+            websocket_compression: true,
             websocket_queue: 32,
             websocket_ping_interval: Some(Duration::from_secs(20)),
             websocket_ping_timeout: Some(Duration::from_secs(20)),

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
-    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT,
+    SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TE,
+    TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode, Version};
@@ -20,6 +21,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+use super::deflate::{Extension, negotiate};
 use super::pump;
 use super::socket::{Close, Receiver, Sender, channel};
 use crate::app::{Request, Response};
@@ -161,7 +163,13 @@ impl Handshake {
         subprotocol: Option<&str>,
         headers: HeaderMap,
     ) -> Result<(Sender, Receiver), AnswerError> {
-        let response = acceptance(&self.request.head, &self.subprotocols, subprotocol, headers)?;
+        let head = &self.request.head;
+        let extension = if self.limits.websocket_compression {
+            negotiate(&head.headers)
+        } else {
+            None
+        };
+        let response = acceptance(head, &self.subprotocols, subprotocol, extension, headers)?;
         let control = self.request.head.extensions.get::<Arc<Control>>().cloned();
         if response.status() == StatusCode::SWITCHING_PROTOCOLS
             && let Some(control) = &control
@@ -177,7 +185,10 @@ impl Handshake {
                 control.request_began();
             }
             match upgrade.await {
-                Ok(upgraded) => pump::run(TokioIo::new(upgraded), link, limits, drain).await,
+                Ok(upgraded) => {
+                    let stream = TokioIo::new(upgraded);
+                    pump::run(stream, extension, link, limits, drain).await;
+                }
                 // The connection was lost under the response.
                 Err(_) => link.end(Close::LOST),
             }
@@ -217,6 +228,7 @@ fn acceptance(
     head: &Parts,
     offered: &[String],
     subprotocol: Option<&str>,
+    extension: Option<Extension>,
     mut headers: HeaderMap,
 ) -> Result<Response, AnswerError> {
     if let Some(name) = headers.keys().find(|name| is_reserved(name)) {
@@ -233,6 +245,9 @@ fn acceptance(
                 });
             }
         };
+    }
+    if let Some(extension) = extension {
+        headers.insert(SEC_WEBSOCKET_EXTENSIONS, extension.answer());
     }
     let mut response = Response::new(Body::empty());
     if head.version == Version::HTTP_11 {
@@ -541,7 +556,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.append(SET_COOKIE, HeaderValue::from_static("a=1"));
         headers.append(SET_COOKIE, HeaderValue::from_static("b=2"));
-        let response = acceptance(&handshake(&[]), &offered, Some("chat"), headers).unwrap();
+        let response = acceptance(&handshake(&[]), &offered, Some("chat"), None, headers).unwrap();
         assert_eq!(response.status(), 101);
         // The example of RFC 6455 §1.3.
         let proof = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
@@ -555,9 +570,24 @@ mod tests {
     fn acceptance_on_http2_is_200_without_fields_of_http1() {
         let mut connect = handshake(&[]);
         connect.version = Version::HTTP_2;
-        let response = acceptance(&connect, &[], None, HeaderMap::new()).unwrap();
+        let response = acceptance(&connect, &[], None, None, HeaderMap::new()).unwrap();
         assert_eq!(response.status(), 200);
         assert!(response.headers().is_empty());
+    }
+
+    #[test]
+    fn acceptance_names_the_extension_on_http2_too() {
+        let offer = ("sec-websocket-extensions", "permessage-deflate");
+        for version in [Version::HTTP_11, Version::HTTP_2] {
+            let mut head = handshake(&[offer]);
+            head.version = version;
+            let extension = negotiate(&head.headers);
+            let response = acceptance(&head, &[], None, extension, HeaderMap::new()).unwrap();
+            assert_eq!(
+                response.headers()[SEC_WEBSOCKET_EXTENSIONS],
+                "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+            );
+        }
     }
 
     #[test]
@@ -580,7 +610,13 @@ mod tests {
                 "subprotocol `` was not offered; the client offered one, two",
             ),
         ] {
-            let error = acceptance(&handshake(&[]), offered, Some(chosen), HeaderMap::new());
+            let error = acceptance(
+                &handshake(&[]),
+                offered,
+                Some(chosen),
+                None,
+                HeaderMap::new(),
+            );
             assert_eq!(error.unwrap_err().to_string(), message);
         }
     }
@@ -599,11 +635,11 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(HeaderName::from_static(name), value.clone());
-            let error = acceptance(&handshake(&[]), &[], None, headers).unwrap_err();
+            let error = acceptance(&handshake(&[]), &[], None, None, headers).unwrap_err();
             assert!(error.to_string().contains(name), "{name}: {error}");
         }
         let mut headers = HeaderMap::new();
         headers.insert(COOKIE, value);
-        assert!(acceptance(&handshake(&[]), &[], None, headers).is_ok());
+        assert!(acceptance(&handshake(&[]), &[], None, None, headers).is_ok());
     }
 }

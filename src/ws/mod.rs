@@ -4,6 +4,7 @@
 //! socket: a task on the I/O thread, the pump, does, so that pings are answered and a client's close is
 //! seen while the application is busy, and any thread may poll the halves.
 
+mod deflate;
 mod handshake;
 mod pump;
 mod socket;

@@ -21,6 +21,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::{CloseFrame, Frame};
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, error::ProtocolError};
 
+use super::deflate::{Deflater, Extension, Inflated, InvalidDeflate};
 use super::socket::{Close, Link, Message, Outgoing};
 use crate::config::Limits;
 use crate::drain::Drain;
@@ -35,8 +36,13 @@ const WRITE_BUFFER: usize = 8 * 1024;
 const FRAGMENT: usize = 64 * 1024;
 
 /// Drives a connection to its end.
-pub(super) async fn run<S>(stream: S, link: Link, limits: Limits, drain: Drain)
-where
+pub(super) async fn run<S>(
+    stream: S,
+    extension: Option<Extension>,
+    link: Link,
+    limits: Limits,
+    drain: Drain,
+) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let config = WebSocketConfig::default()
@@ -50,13 +56,17 @@ where
         drained: false,
         blocked: false,
     };
-    let socket = WebSocketStream::from_raw_socket(line, Role::Server, Some(config)).await;
+    let inflated = Inflated::new(line, extension);
+    let socket = WebSocketStream::from_raw_socket(inflated, Role::Server, Some(config)).await;
     let now = Instant::now();
     let mut pump = Pump {
         socket,
         link,
         limits,
+        extension,
         unsent: None,
+        deflater: None,
+        deflated: 0,
         reading_paused: false,
         leaving: false,
         timer: Box::pin(sleep_until(now)),
@@ -72,11 +82,16 @@ where
 }
 
 struct Pump<S> {
-    socket: WebSocketStream<Line<S>>,
+    socket: WebSocketStream<Inflated<Line<S>>>,
     link: Link,
     limits: Limits,
+    extension: Option<Extension>,
     /// The rest of a message that leaves in fragments.
     unsent: Option<Bytes>,
+    /// Compresses the message of which `unsent` is the rest.
+    deflater: Option<Deflater>,
+    /// Bytes that were compressed since others on this thread have had their turn.
+    deflated: usize,
     /// The application is slow: the client cannot be heard, and is not judged.
     reading_paused: bool,
     /// A close frame waits behind the last messages.
@@ -177,24 +192,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Farewell> {
-        loop {
+        self.deflated = 0;
+        while self.deflated < FRAGMENT {
             match ready!(self.socket.poll_ready_unpin(cx)) {
                 Ok(()) => {}
                 Err(_) => return Poll::Ready(self.lost()),
             }
             let frame = if std::mem::take(&mut self.ping_due) {
-                self.socket.get_mut().heard = false;
+                self.line().heard = false;
                 self.judged_at = self.patience();
-                tungstenite::Message::Ping(Bytes::new())
+                Some(Frame::ping(Bytes::new()))
             } else if let Some(rest) = self.unsent.take() {
                 self.fragment(rest, Data::Continue)
             } else {
                 match self.link.next() {
                     Some(Outgoing::Message(Message::Text(text))) => {
-                        self.fragment(text.into(), Data::Text)
+                        self.begin(text.into(), Data::Text)
                     }
                     Some(Outgoing::Message(Message::Binary(bytes))) => {
-                        self.fragment(bytes, Data::Binary)
+                        self.begin(bytes, Data::Binary)
                     }
                     Some(Outgoing::Close(close)) => {
                         let frame = tungstenite::Message::Close(Some(close_frame(&close)));
@@ -206,23 +222,65 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
                     None => break,
                 }
             };
+            let Some(frame) = frame else {
+                return Poll::Ready(self.lost());
+            };
+            let frame = tungstenite::Message::Frame(frame);
             if self.socket.start_send_unpin(frame).is_err() {
                 return Poll::Ready(self.lost());
             }
         }
-        match ready!(self.socket.poll_flush_unpin(cx)) {
-            Ok(()) => Poll::Pending,
-            Err(_) => Poll::Ready(self.lost()),
+        if ready!(self.socket.poll_flush_unpin(cx)).is_err() {
+            return Poll::Ready(self.lost());
         }
+        if self.deflated >= FRAGMENT {
+            // There is more to do, after pings and other connections have had their turn.
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+
+    /// The first frame of a message.
+    fn begin(&mut self, payload: Bytes, kind: Data) -> Option<Frame> {
+        let length = payload.len();
+        self.deflater = self
+            .extension
+            .and_then(|extension| Deflater::new(extension, length, length > FRAGMENT));
+        self.fragment(payload, kind)
     }
 
     /// The next frame of a message; what does not fit waits for the next one.
-    fn fragment(&mut self, mut payload: Bytes, kind: Data) -> tungstenite::Message {
+    fn fragment(&mut self, mut payload: Bytes, kind: Data) -> Option<Frame> {
         if payload.len() > FRAGMENT {
             self.unsent = Some(payload.split_off(FRAGMENT));
         }
         let is_final = self.unsent.is_none();
-        tungstenite::Message::Frame(Frame::message(payload, OpCode::Data(kind), is_final))
+        let is_first = kind != Data::Continue;
+        let mut is_compressed = false;
+        if let Some(deflater) = &mut self.deflater {
+            self.deflated += payload.len();
+            match deflater.next(&payload, is_final) {
+                // What does not begin to shrink is sent as it is.
+                Some(compressed) if is_first && compressed.len() >= payload.len() => {
+                    self.deflater = None;
+                }
+                Some(compressed) => {
+                    is_compressed = true;
+                    payload = compressed;
+                }
+                None => return None,
+            }
+        }
+        if is_final {
+            self.deflater = None;
+        }
+        let mut frame = Frame::message(payload, OpCode::Data(kind), is_final);
+        frame.header_mut().rsv1 = is_compressed && is_first;
+        Some(frame)
+    }
+
+    fn line(&mut self) -> &mut Line<S> {
+        self.socket.get_mut().get_mut()
     }
 
     /// When a client is given up that shows no sign of life from now on.
@@ -244,7 +302,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
             }
             return None;
         }
-        let line = self.socket.get_mut();
+        let line = self.line();
         let (heard, drained) = (
             std::mem::take(&mut line.heard),
             std::mem::take(&mut line.drained),
@@ -270,6 +328,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
         use tungstenite::Error;
         let close = match error {
             Error::Utf8(_) => Close::fixed(1007, "a text message is not valid UTF-8"),
+            Error::Io(error) if InvalidDeflate::is_cause_of(error) => {
+                Close::fixed(1007, "a compressed message cannot be inflated")
+            }
             Error::Capacity(_) => Close {
                 code: 1009,
                 reason: Cow::Owned(format!(
@@ -300,14 +361,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
             Farewell::Handshake => {
                 poll_fn(|cx| self.poll_handshake(cx)).await;
                 // The server closes first, so that no client port is held in TIME_WAIT (RFC 6455 §7.1.1).
-                let _gone = self.socket.get_mut().shutdown().await;
+                let _gone = self.line().shutdown().await;
             }
             Farewell::Fail(close) => {
                 let frame = tungstenite::Message::Close(Some(close_frame(&close)));
                 if self.socket.send(frame).await.is_err() {
                     return;
                 }
-                let line = self.socket.get_mut();
+                let line = self.line();
                 let _gone = line.shutdown().await;
                 // Unread bytes would turn the end into a reset, which overtakes the close frame.
                 let _gone = tokio::io::copy(line, &mut tokio::io::sink()).await;
@@ -376,8 +437,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Line<S> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::deflate::negotiate;
     use super::super::socket::{CloseError, Closed, Receiver, Sender, channel};
     use super::*;
+    use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
+    use http::header::{HeaderMap, HeaderValue, SEC_WEBSOCKET_EXTENSIONS};
     use std::task::Waker;
     use tokio::io::{AsyncReadExt, DuplexStream, duplex};
     use tokio::task::JoinHandle;
@@ -388,6 +452,7 @@ mod tests {
         head_bytes: 0,
         header_count: 0,
         websocket_message: 1024 * 1024,
+        websocket_compression: true,
         websocket_queue: 4,
         websocket_ping_interval: None,
         websocket_ping_timeout: None,
@@ -429,10 +494,26 @@ mod tests {
 
     /// A connection over a pipe that holds `buffer` bytes, and the client's end of the pipe.
     fn connect_raw(limits: Limits, buffer: usize) -> (App, DuplexStream) {
+        connect_with(limits, buffer, None)
+    }
+
+    /// A connection on which messages may be compressed.
+    fn connect_compressed(limits: Limits) -> (App, DuplexStream) {
+        let mut offer = HeaderMap::new();
+        let deflate = HeaderValue::from_static("permessage-deflate");
+        offer.insert(SEC_WEBSOCKET_EXTENSIONS, deflate);
+        connect_with(limits, 64 * 1024, negotiate(&offer))
+    }
+
+    fn connect_with(
+        limits: Limits,
+        buffer: usize,
+        extension: Option<Extension>,
+    ) -> (App, DuplexStream) {
         let (ours, theirs) = duplex(buffer);
         let (sender, receiver, link) = channel(limits.websocket_queue);
         let drain = Drain::new(tokio::runtime::Handle::current(), CancellationToken::new());
-        let pump = tokio::spawn(run(ours, link, limits, drain.clone()));
+        let pump = tokio::spawn(run(ours, extension, link, limits, drain.clone()));
         let app = App {
             sender,
             receiver,
@@ -480,6 +561,59 @@ mod tests {
         client.read_exact(&mut head).await.unwrap();
         assert_eq!(head[0], 0x88, "a close frame");
         u16::from_be_bytes([head[2], head[3]])
+    }
+
+    /// The next frame that the server sends: its first byte and its payload.
+    async fn raw_frame(client: &mut DuplexStream) -> (u8, Vec<u8>) {
+        let first = client.read_u8().await.unwrap();
+        let length = match client.read_u8().await.unwrap() {
+            126 => client.read_u16().await.unwrap().into(),
+            127 => client.read_u64().await.unwrap(),
+            length => length.into(),
+        };
+        let mut payload = vec![0; usize::try_from(length).unwrap()];
+        client.read_exact(&mut payload).await.unwrap();
+        (first, payload)
+    }
+
+    fn deflate(payload: &[u8]) -> Vec<u8> {
+        let mut compressed = Vec::with_capacity(payload.len() + 64);
+        Compress::new(Compression::default(), false)
+            .compress_vec(payload, &mut compressed, FlushCompress::Sync)
+            .unwrap();
+        compressed.truncate(compressed.len() - 4);
+        compressed
+    }
+
+    /// A block that is not compressed.
+    fn stored(content: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(content.len()).unwrap();
+        let (length, check) = (length.to_le_bytes(), (!length).to_le_bytes());
+        [&[0], &length[..], &check, content].concat()
+    }
+
+    fn inflate(payload: &[u8], length: usize) -> Vec<u8> {
+        let mut inflated = Vec::with_capacity(length + 64);
+        Decompress::new(false)
+            .decompress_vec(
+                &[payload, &[0, 0, 0xff, 0xff]].concat(),
+                &mut inflated,
+                FlushDecompress::Sync,
+            )
+            .unwrap();
+        inflated
+    }
+
+    /// Text that nothing shortens by much.
+    fn noise(length: usize) -> String {
+        let mut seed = 1_u32;
+        let mut digit = || {
+            seed ^= seed << 13;
+            seed ^= seed >> 17;
+            seed ^= seed << 5;
+            char::from(32 + u8::try_from(seed % 95).unwrap())
+        };
+        (0..length).map(|_| digit()).collect()
     }
 
     #[tokio::test]
@@ -774,5 +908,182 @@ mod tests {
         let (mut app, _client) = connect(LIMITS).await;
         app.pump.abort();
         assert_eq!(app.code().await, 1006);
+    }
+
+    #[tokio::test]
+    async fn a_message_is_compressed_from_one_kibibyte_on_and_arrives_whole() {
+        let (mut app, mut client) = connect_compressed(LIMITS);
+        for (length, is_compressed) in [(0, false), (1023, false), (1024, true), (FRAGMENT, true)] {
+            let text = "abc ".repeat(length.div_ceil(4));
+            let text = text.get(..length).unwrap();
+            app.send(text).unwrap();
+            app.sender
+                .push(Message::Binary(Bytes::copy_from_slice(text.as_bytes())))
+                .unwrap();
+            for kind in [1, 2] {
+                let (first, payload) = raw_frame(&mut client).await;
+                if is_compressed {
+                    assert_eq!(first, 0xc0 | kind, "{length}");
+                    assert!(payload.len() < length / 10);
+                    assert_eq!(inflate(&payload, length), text.as_bytes());
+                } else {
+                    assert_eq!((first, &payload[..]), (0x80 | kind, text.as_bytes()));
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_long_message_is_one_stream_in_fragments_of_which_the_first_says_so() {
+        let (mut app, mut client) = connect_compressed(LIMITS);
+        let long = noise(FRAGMENT * 5 + 1);
+        app.send(&long).unwrap();
+        app.send("next").unwrap();
+        let mut stream = Vec::new();
+        for at in 0..=long.len() / FRAGMENT {
+            let (first, payload) = raw_frame(&mut client).await;
+            let is_last = at == long.len() / FRAGMENT;
+            let opcode = if at == 0 { 0x41 } else { 0 };
+            assert_eq!(
+                first,
+                opcode | if is_last { 0x80 } else { 0 },
+                "fragment {at}"
+            );
+            stream.extend(payload);
+        }
+        assert!(stream.len() < long.len());
+        assert_eq!(inflate(&stream, long.len()), long.as_bytes());
+        assert_eq!(raw_frame(&mut client).await, (0x81, b"next".to_vec()));
+    }
+
+    #[tokio::test]
+    async fn what_does_not_shrink_is_sent_as_it_is() {
+        let (mut app, mut client) = connect_compressed(LIMITS);
+        let mut random = vec![0; FRAGMENT + 5000];
+        let mut seed = 1_u32;
+        for byte in &mut random {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            *byte = seed.to_be_bytes()[0];
+        }
+        let random = Bytes::from(random);
+        app.sender
+            .push(Message::Binary(random.slice(..5000)))
+            .unwrap();
+        app.sender.push(Message::Binary(random.clone())).unwrap();
+        assert_eq!(
+            raw_frame(&mut client).await,
+            (0x82, random[..5000].to_vec())
+        );
+        assert_eq!(
+            raw_frame(&mut client).await,
+            (0x02, random[..FRAGMENT].to_vec())
+        );
+        assert_eq!(
+            raw_frame(&mut client).await,
+            (0x80, random[FRAGMENT..].to_vec())
+        );
+    }
+
+    #[tokio::test]
+    async fn a_ping_is_answered_while_a_long_message_is_compressed() {
+        let (mut app, mut client) = connect_compressed(LIMITS);
+        app.send(&noise(FRAGMENT * 16)).unwrap();
+        assert_eq!(raw_frame(&mut client).await.0, 0x41);
+        client.write_all(&frame(0x89, b"now")).await.unwrap();
+        let mut frames = Vec::new();
+        while frames.last() != Some(&0x80) {
+            frames.push(raw_frame(&mut client).await.0);
+        }
+        assert!(frames.contains(&0x8a), "{frames:x?}");
+    }
+
+    #[tokio::test]
+    async fn a_compressed_message_arrives_inflated() {
+        let (mut app, mut client) = connect_compressed(LIMITS);
+        let text = noise(100_000);
+        let compressed = deflate(text.as_bytes());
+        let sending = tokio::spawn(async move {
+            client
+                .write_all(&frame(0xc1, &deflate(b"one")))
+                .await
+                .unwrap();
+            let mut first = 0x41;
+            for part in compressed.chunks(30_000) {
+                client.write_all(&frame(first, part)).await.unwrap();
+                client.write_all(&frame(0x89, b"")).await.unwrap();
+                first = 0;
+            }
+            client.write_all(&frame(0x80, b"")).await.unwrap();
+            client.write_all(&frame(0x81, b"plain")).await.unwrap();
+            client
+        });
+        assert_eq!(app.text().await, "one");
+        assert_eq!(app.text().await, text);
+        assert_eq!(app.text().await, "plain");
+        sending.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_breaks_the_rules_of_compression_is_answered_with_the_code_that_says_so() {
+        let two = |one: Vec<u8>, other: Vec<u8>| [one, other].concat();
+        let cases: [(&str, Vec<u8>, u16); 12] = [
+            ("no deflate stream", frame(0xc1, b"\xff\xff"), 1007),
+            ("invalid UTF-8", frame(0xc1, &deflate(b"\xff")), 1007),
+            ("too long", frame(0xc2, &deflate(&[0; 1001])), 1009),
+            ("a bomb", frame(0xc2, &deflate(&vec![0; 10_000_000])), 1009),
+            (
+                "too long by fragments",
+                two(
+                    frame(0x42, &stored(&[0; 600])),
+                    frame(0x80, &stored(&[0; 600])),
+                ),
+                1009,
+            ),
+            ("a compressed ping", frame(0xc9, b""), 1002),
+            ("a compressed close", frame(0xc8, b""), 1002),
+            ("another reserved bit", frame(0xe1, b"\x00"), 1002),
+            (
+                "a compressed continuation of nothing",
+                frame(0xc0, b"\x00"),
+                1002,
+            ),
+            (
+                "a compressed continuation",
+                two(frame(0x41, b""), frame(0xc0, b"\x00")),
+                1002,
+            ),
+            (
+                "a message in a message",
+                two(frame(0x41, b""), frame(0xc1, b"\x00")),
+                1002,
+            ),
+            ("an unmasked frame", b"\xc1\x01\x00".to_vec(), 1002),
+        ];
+        for (what, bytes, code) in cases {
+            let limits = Limits {
+                websocket_message: 1000,
+                ..LIMITS
+            };
+            let (mut app, mut client) = connect_compressed(limits);
+            client.write_all(&bytes).await.unwrap();
+            assert_eq!(raw_close(&mut client).await, code, "{what}: the client");
+            assert_eq!(app.code().await, code, "{what}: the application");
+            client.read_to_end(&mut Vec::new()).await.unwrap();
+            drop(client);
+            app.pump.await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn what_arrives_behind_a_bomb_is_read_but_not_inflated() {
+        let (mut app, mut client) = connect_compressed(LIMITS);
+        let bomb = frame(0xc2, &deflate(&vec![0; 10_000_000]));
+        client.write_all(&bomb).await.unwrap();
+        assert_eq!(raw_close(&mut client).await, 1009);
+        client.write_all(&frame(0xc1, b"\xff\xff")).await.unwrap();
+        client.write_all(&bomb).await.unwrap();
+        drop(client);
+        assert_eq!(app.code().await, 1009);
+        app.pump.await.unwrap();
     }
 }

@@ -10,10 +10,10 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use tokio::sync::oneshot;
 use twinspan::app::{
-    AppError, Application, BoxFuture, Description, Interface, Request, Response, RouteTable,
-    RoutesError, WebSocketApplication,
+    AppError, Application, BoxFuture, Description, Interface, LifespanError, Request, Response,
+    RouteTable, RoutesError, WebSocketApplication,
 };
-use twinspan::config::AppConfig;
+use twinspan::config::{AppConfig, LifespanMode};
 use twinspan::http::Interim;
 use twinspan::ws::Handshake;
 use twinspan_bridge::interface::{Detected, is_coroutine_function};
@@ -32,7 +32,9 @@ const CANCELLED_LIMIT: Duration = Duration::from_secs(1);
 pub struct AsgiApplication {
     shared: Arc<Shared>,
     event_loop: Arc<EventLoop>,
-    lifespan: Lifespan,
+    lifespan: Arc<Lifespan>,
+    /// The same object is served under another name, before this one: it starts first and stops last.
+    shares_lifespan: bool,
     router: Option<Py<PyAny>>,
 }
 
@@ -46,8 +48,8 @@ pub(crate) struct Shared {
     coroutine_type: Py<PyAny>,
     http: ScopeFactory,
     websocket: ScopeFactory,
-    /// What lifespan left behind, once it has started.
-    state: OnceLock<Py<PyDict>>,
+    /// What lifespan left behind, once it has started; one for each application object.
+    state: Arc<OnceLock<Py<PyDict>>>,
     pub(crate) running: Running,
 }
 
@@ -174,7 +176,8 @@ impl fmt::Debug for AsgiApplication {
 }
 
 impl AsgiApplication {
-    /// Wraps `app`; `router` is asked for its routes where it is given.
+    /// Wraps `app`; `router` is asked for its routes where it is given. `others` are loaded before it: an object
+    /// that is among them has one lifespan, which is theirs.
     pub fn new(
         py: Python<'_>,
         app: &Bound<'_, PyAny>,
@@ -182,7 +185,13 @@ impl AsgiApplication {
         config: &AppConfig,
         router: Option<Bound<'_, PyAny>>,
         event_loop: &Arc<EventLoop>,
+        others: &[Arc<Self>],
     ) -> PyResult<Self> {
+        let starts = |other: &&Arc<Self>| other.lifespan.is_used() && other.shared.app.is(app);
+        let same = match config.lifespan {
+            LifespanMode::Off => None,
+            _ => others.iter().find(starts),
+        };
         let interop = py.import("twinspan._interop")?;
         let shared = Arc::new(Shared {
             name: config.name.as_str().into(),
@@ -195,11 +204,20 @@ impl AsgiApplication {
             coroutine_type: py.import("types")?.getattr("CoroutineType")?.unbind(),
             http: ScopeFactory::new(py, "http")?,
             websocket: ScopeFactory::new(py, "websocket")?,
-            state: OnceLock::new(),
+            state: same
+                .map(|same| Arc::clone(&same.shared.state))
+                .unwrap_or_default(),
             running: Running::default(),
         });
         Ok(Self {
-            lifespan: Lifespan::new(Arc::clone(&shared), Arc::clone(event_loop), config.lifespan),
+            lifespan: same.map_or_else(
+                || {
+                    let (shared, event_loop) = (Arc::clone(&shared), Arc::clone(event_loop));
+                    Arc::new(Lifespan::new(shared, event_loop, config.lifespan))
+                },
+                |same| Arc::clone(&same.lifespan),
+            ),
+            shares_lifespan: same.is_some(),
             shared,
             event_loop: Arc::clone(event_loop),
             router: router.map(Bound::unbind),
@@ -236,18 +254,29 @@ impl Application for AsgiApplication {
         Some(self)
     }
 
-    fn startup(&self) -> BoxFuture<'_, Result<(), AppError>> {
+    fn startup(&self) -> BoxFuture<'_, Result<(), LifespanError>> {
         Box::pin(async {
             self.event_loop.connect();
+            if self.shares_lifespan {
+                return Ok(());
+            }
             self.lifespan.startup().await
         })
+    }
+
+    fn whereabouts(&self) -> BoxFuture<'_, Option<String>> {
+        Box::pin(self.lifespan.whereabouts())
+    }
+
+    fn broken(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.lifespan.broken())
     }
 
     fn settled(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.shared.running.settled())
     }
 
-    fn shutdown(&self) -> BoxFuture<'_, Result<(), AppError>> {
+    fn shutdown(&self) -> BoxFuture<'_, Result<(), LifespanError>> {
         Box::pin(async {
             let left = self.shared.running.all();
             if !left.is_empty() {
@@ -259,6 +288,9 @@ impl Application for AsgiApplication {
                 });
                 let settled = self.shared.running.settled();
                 let _ = tokio::time::timeout(CANCELLED_LIMIT, settled).await;
+            }
+            if self.shares_lifespan {
+                return Ok(());
             }
             self.lifespan.shutdown().await
         })

@@ -159,13 +159,16 @@ impl Connection {
     fn send(self: &Arc<Self>, message: &Bound<'_, PyAny>) -> PyResult<()> {
         let (message, kind) = message::open(message)?;
         match kind.to_str()? {
+            "websocket.send" => return self.send_message(message),
             "websocket.accept" => self.accept(message),
-            "websocket.send" => self.send_message(message),
             "websocket.close" => self.close(message),
             "websocket.http.response.start" => self.start_denial(message),
             "websocket.http.response.body" => self.send_denial(message),
             other => Err(unexpected(other, "a WebSocket knows no such message")),
-        }
+        }?;
+        // A task may wait in `receive` since before this answer, for what can no longer come.
+        self.waiters.notify(message.py());
+        Ok(())
     }
 
     fn accept(&self, message: &Bound<'_, PyDict>) -> PyResult<()> {

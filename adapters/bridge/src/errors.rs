@@ -20,6 +20,13 @@ pub fn traceback(py: Python<'_>, error: &PyErr) -> String {
     formatted.unwrap_or_else(|_| error.to_string())
 }
 
+/// Whether it is the `CancelledError` with which asyncio ends a task that was asked to end.
+pub fn is_cancellation(py: Python<'_>, error: &PyErr) -> bool {
+    py.import("asyncio")
+        .and_then(|asyncio| asyncio.getattr("CancelledError"))
+        .is_ok_and(|cancelled| error.matches(py, cancelled).unwrap_or(false))
+}
+
 /// The exception in one line: `ValueError: message`.
 pub fn summary(py: Python<'_>, error: &PyErr) -> String {
     let name = error

@@ -129,11 +129,15 @@ class Raw:
         assert status == 101
 
     def send(self, first: int, payload: bytes = b"") -> None:
-        """Sends one short frame, with a mask of zeros."""
-        self.socket.sendall(bytes([first, 0x80 | len(payload)]) + bytes(4) + payload)
+        """Sends one frame, with a mask of zeros."""
+        length = len(payload)
+        size = bytes([length]) if length < 126 else b"\x7e" + length.to_bytes(2, "big")
+        masked = bytes([0x80 | size[0]]) + size[1:] + bytes(4)
+        self.socket.sendall(bytes([first]) + masked + payload)
 
     def frame(self) -> tuple[int, bytes]:
-        """The first byte and the payload of the next short frame."""
+        """The first byte and the payload of the next frame."""
         first, length = self.file.read(2)
-        assert length < 126
+        if length >= 126:
+            length = int.from_bytes(self.file.read(2 if length == 126 else 8), "big")
         return first, self.file.read(length)
