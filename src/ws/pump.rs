@@ -261,9 +261,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
             self.deflated += payload.len();
             match deflater.next(&payload, is_final) {
                 // What does not begin to shrink is sent as it is.
-                Some(compressed) if is_first && compressed.len() >= payload.len() => {
-                    self.deflater = None;
-                }
+                Some(compressed) if is_first && compressed.len() >= payload.len() => {}
                 Some(compressed) => {
                     is_compressed = true;
                     payload = compressed;
@@ -271,8 +269,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
                 None => return None,
             }
         }
-        if is_final {
-            self.deflater = None;
+        if (is_final || !is_compressed)
+            && let Some(deflater) = self.deflater.take()
+        {
+            deflater.give_back();
         }
         let mut frame = Frame::message(payload, OpCode::Data(kind), is_final);
         frame.header_mut().rsv1 = is_compressed && is_first;

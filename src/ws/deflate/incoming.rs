@@ -6,6 +6,7 @@
 //! passes as it is, control frames at their place, and those that break the rules too: it is the
 //! reader who judges them.
 
+use std::cell::Cell;
 use std::error::Error;
 use std::io;
 use std::pin::Pin;
@@ -17,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::coop::poll_proceed;
 use tokio_util::io::poll_read_buf;
 
-use super::{Extension, TAIL};
+use super::{Extension, TAIL, borrow, give_back};
 
 /// Read from the peer at once, and held only while it is worked on.
 const READ_BUFFER: usize = 8 * 1024;
@@ -40,6 +41,10 @@ const CONTINUATION: u8 = 0;
 const TEXT: u8 = 1;
 const BINARY: u8 = 2;
 const CONTROL: u8 = 8;
+
+thread_local! {
+    static SPARE: Cell<Option<Decompress>> = const { Cell::new(None) };
+}
 
 /// A compressed message is no deflate stream: the cause of the [`io::Error`] that reading gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -384,7 +389,9 @@ impl Inflate {
         let mut first = std::mem::replace(&mut message.opcode, CONTINUATION);
         if let Ends::Message = ends {
             first |= FINAL;
-            self.message = MessageState::None;
+            if let MessageState::Compressed(message) = std::mem::take(&mut self.message) {
+                message.give_back();
+            }
         }
         let length = u16::try_from(made).unwrap_or(u16::MAX).to_be_bytes();
         let header = [first, MASKED | LENGTH_16, length[0], length[1], 0, 0, 0, 0];
@@ -433,11 +440,17 @@ impl Payload {
 impl Message {
     fn new(opcode: u8) -> Self {
         Self {
-            decompress: Decompress::new(false),
+            decompress: borrow(&SPARE).unwrap_or_else(|| Decompress::new(false)),
             opcode,
             ended: false,
             tail: &TAIL,
         }
+    }
+
+    /// Leaves the decompressor to the next message.
+    fn give_back(mut self) {
+        self.decompress.reset(false);
+        give_back(&SPARE, self.decompress);
     }
 
     /// Gives how many bytes of `input` were taken, and how many were put into `output`.
