@@ -1,11 +1,11 @@
-"""The new application, in FastAPI: a JSON API, the live order board, the first page that moved.
+"""The new application, in FastAPI: a JSON API, what is live of orders, the first page that moved.
 
 It owns exactly the routes below. Everything else is still answered by `shop_legacy`.
 """
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, closing
 from dataclasses import asdict
 from pathlib import Path
@@ -15,8 +15,18 @@ import anyio
 import anyio.to_thread
 import shop_session
 import shop_store as store
-from fastapi import Depends, FastAPI, HTTPException, Query, Request, WebSocket, WebSocketDisconnect
+from fastapi import (
+    Depends,
+    FastAPI,
+    Header,
+    HTTPException,
+    Query,
+    Request,
+    WebSocket,
+    WebSocketDisconnect,
+)
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi.sse import EventSourceResponse, ServerSentEvent
 from fastapi.templating import Jinja2Templates
 from pydantic import BaseModel, Field
 from starlette.requests import HTTPConnection
@@ -174,6 +184,37 @@ def change_order(
         return order_out(store.set_status(order.id, change.status))
     except store.ConflictError as conflict:
         raise HTTPException(409, str(conflict)) from conflict
+
+
+@app.get(
+    "/api/orders/{order_id}/events",
+    response_class=EventSourceResponse,
+    dependencies=[Depends(own_order)],
+)
+async def order_events(
+    order_id: int, request: Request, last_event_id: Annotated[int, Header()] = 0
+) -> AsyncIterator[ServerSentEvent]:
+    """The status of an order, now and whenever it changes, until it can no longer change.
+
+    The id of an event is the change that it tells of. A browser that connects again says which one
+    it heard last, whichever worker it comes to, and is told only what is newer.
+    """
+    board: Board = request.state.board
+    # The head goes out with the first that is said, and the page shall not wait for the first news.
+    yield ServerSentEvent(comment="connected", retry=1000)
+    while True:
+        # Before the order is read, not after: a change in between is read twice, never lost.
+        change = board.change
+        order = await anyio.to_thread.run_sync(store.order, order_id)
+        if order is None:
+            return
+        if order.change > last_event_id:
+            last_event_id = order.change
+            news = {"status": order.status, "next": order.next_statuses}
+            yield ServerSentEvent(data=news, id=str(order.change))
+        if not order.next_statuses:
+            return
+        await board.wait_beyond(change)
 
 
 # HEAD too: Flask answered it for every GET, FastAPI does only when told.

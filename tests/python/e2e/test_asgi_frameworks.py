@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import threading
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -575,6 +576,27 @@ def test_events_go_on_after_the_last_that_came(served: Served, place: str) -> No
         with client.stream("GET", "/prices?to=grace", headers=last) as answer:
             assert next(events_of(answer)) == Event("4", "price", "400")
         process.wait_for_line("^nobody listens to grace", after=after)
+
+
+def test_a_stream_of_events_ends_well_with_the_server(files: Path) -> None:
+    environment = {"PICTURE": str(files / "picture.png")}
+    arguments = tuple(arguments_of(["sse-starlette"]))
+    command = Command(arguments, cwd=files, env=environment)
+    try:
+        with (
+            browser(command.url + prefix_of("sse-starlette")) as client,
+            client.stream("GET", "/prices?to=ada") as answer,
+        ):
+            events = events_of(answer)
+            assert next(events).number == "1"
+            command.send_signal(signal.SIGTERM)
+            # An answer that was cut off would raise here.
+            assert all(event.kind == "price" for event in events)
+        assert command.wait() == 0
+    finally:
+        command.kill()
+    assert "nobody listens to ada" in command.stdout
+    assert "cut off" not in command.text
 
 
 # Socket.IO.

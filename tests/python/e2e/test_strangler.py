@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -138,6 +139,25 @@ def test_an_order_from_fastapi_is_there_in_flask(grace: httpx.Client) -> None:
     assert placed.status_code == 201
     assert placed.headers["location"] == f"/api/orders/{placed.json()['id']}"
     assert f'href="/orders/{placed.json()["id"]}"' in grace.get("/orders").text
+
+
+def test_the_events_of_an_order_are_for_its_customer_and_end_with_it(
+    visitor: httpx.Client, ada: httpx.Client, grace: httpx.Client
+) -> None:
+    number = order(grace, product=2, quantity=1)
+    events = f"/api/orders/{number}/events"
+    assert grace.get("/api/orders/1/events").status_code == 404
+    with httpx.Client(base_url=visitor.base_url, trust_env=False) as stranger:
+        assert stranger.get(events).status_code == 401
+    with grace.stream("GET", events) as answer:
+        lines = (line.partition(": ") for line in answer.iter_lines())
+        heard = [next(value for name, _, value in lines if name == "data")]
+        assert ada.patch(f"/api/orders/{number}", json={"status": "cancelled"}).status_code == 200
+        first, second, last = (value for name, _, value in lines if name in ("data", "id"))
+    assert [json.loads(data)["status"] for data in (*heard, second)] == ["new", "cancelled"]
+    assert int(first) < int(last)
+    assert "data:" not in grace.get(events, headers={"last-event-id": last}).text
+    assert "data:" in grace.get(events, headers={"last-event-id": first}).text
 
 
 @pytest.mark.parametrize("quantity", [0, -1, 100, "many"])
