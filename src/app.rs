@@ -42,7 +42,7 @@ pub trait Application: Send + Sync + fmt::Debug + 'static {
     }
 
     /// Runs before the worker accepts (ASGI `lifespan.startup`).
-    fn startup(&self) -> BoxFuture<'_, Result<(), AppError>> {
+    fn startup(&self) -> BoxFuture<'_, Result<(), LifespanError>> {
         Box::pin(std::future::ready(Ok(())))
     }
 
@@ -50,6 +50,11 @@ pub trait Application: Send + Sync + fmt::Debug + 'static {
     /// Asked once, after [`Application::startup`], of an application that has its worker to itself.
     fn may_lead(&self, lead: Lead) {
         drop(lead);
+    }
+
+    /// Tells an application that the server stops, in time for what it runs to end by itself.
+    fn notify(&self, notice: Notice) {
+        let _ = notice;
     }
 
     /// Returns when nothing runs any more for requests that were accepted: a client may have its
@@ -60,7 +65,7 @@ pub trait Application: Send + Sync + fmt::Debug + 'static {
 
     /// Runs after the last connection has drained (ASGI `lifespan.shutdown`). What has not settled by then
     /// is cut off.
-    fn shutdown(&self) -> BoxFuture<'_, Result<(), AppError>> {
+    fn shutdown(&self) -> BoxFuture<'_, Result<(), LifespanError>> {
         Box::pin(std::future::ready(Ok(())))
     }
 
@@ -72,6 +77,18 @@ pub trait Application: Send + Sync + fmt::Debug + 'static {
     /// Returns when so many of its threads are stuck that only a new process helps; each time that comes
     /// about. For one who waits.
     fn exhausted(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::pending())
+    }
+
+    /// Where the application is in a startup or shutdown that takes too long, for people; `None` where that
+    /// is not known. Returns soon.
+    fn whereabouts(&self) -> BoxFuture<'_, Option<String>> {
+        Box::pin(std::future::ready(None))
+    }
+
+    /// Returns when what the application keeps up while it serves is lost, and its worker is to be replaced for
+    /// that (an ASGI lifespan that is `required`).
+    fn broken(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::pending())
     }
 
@@ -241,6 +258,27 @@ pub enum AppError {
     /// No response head within the deadline: 504.
     #[error("no response within {0:?}")]
     Timeout(Duration),
+}
+
+/// How far a stop has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Notice {
+    /// Nothing new is accepted. What has an end goes on to it; what has none ends now.
+    Draining,
+    /// What still runs will be cut off in a moment.
+    LastCall,
+}
+
+/// Why an application did not start, or did not stop as it should.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{problem}")]
+pub struct LifespanError {
+    /// One sentence without a full stop.
+    pub problem: String,
+    /// The way out, where there is one.
+    pub hint: Option<String>,
+    /// What the application raised, as its language prints it.
+    pub traceback: Option<String>,
 }
 
 /// What an application's own router defines: plain data, so that commands, policies and the

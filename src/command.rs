@@ -22,7 +22,7 @@ use crate::supervisor::channel::{
     ChannelError, Failure, FailureKind, FromWorker, HEARTBEAT_INTERVAL, ToWorker, WorkerChannel,
 };
 use crate::supervisor::{self, WorkerCommand};
-use crate::worker::{self, Host, Started};
+use crate::worker::{self, Host, Shutdown, Started};
 
 /// The argument that makes the process a worker; not for people.
 pub const WORKER: &str = "__worker__";
@@ -72,8 +72,7 @@ fn serve(invocation: &Invocation, program: WorkerCommand) -> Result<Exit, Ended>
     .map_err(|error| Ended {
         text: error.to_string(),
         exit: error.exit,
-    })?;
-    Ok(Exit::Success)
+    })
 }
 
 fn for_workers(settings: &Settings) -> Result<serde_json::Value, String> {
@@ -136,14 +135,13 @@ fn work(host: &dyn Host) -> Exit {
             })
         }
     };
-    if let Err(error) = worker::run(host, config, listeners, stop, report) {
-        error!(%error, "the worker cannot run");
-        return Exit::Internal;
-    }
-    if failed.load(Ordering::Relaxed) {
-        Exit::Application
-    } else {
-        Exit::Success
+    match worker::run(host, config, listeners, stop, report) {
+        Err(error) => {
+            error!(%error, "the worker cannot run");
+            Exit::Internal
+        }
+        Ok(Shutdown::Clean) if !failed.load(Ordering::Relaxed) => Exit::Success,
+        Ok(_) => Exit::Application,
     }
 }
 
@@ -163,11 +161,18 @@ async fn talk(
         .await?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut heartbeat = tokio::time::interval(HEARTBEAT_INTERVAL);
+    let mut leaving = false;
     loop {
         tokio::select! {
             () = started.finished.cancelled() => break,
             _ = heartbeat.tick() => to_supervisor.send(&FromWorker::Heartbeat).await?,
             Some(()) = terminate.recv() => {
+                to_supervisor.send(&FromWorker::Draining).await?;
+                stop.cancel();
+            }
+            app = started.broken(), if !leaving => {
+                error!(app, "its lifespan is required and has broken: the worker drains, and another takes its place");
+                leaving = true;
                 to_supervisor.send(&FromWorker::Draining).await?;
                 stop.cancel();
             }

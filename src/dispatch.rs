@@ -140,6 +140,8 @@ impl Dispatcher {
         }
         record.status = response.status();
         response.map(|body| Tracked {
+            // On HTTP/1.1 a body with a length has no place for them (RFC 9112 §6.2).
+            trailers: version >= Version::HTTP_2 && body.has_trailers(),
             body,
             left: declared,
             record,
@@ -492,6 +494,8 @@ pub(crate) struct Tracked {
     body: Body,
     /// Bytes that its head still promises.
     left: Option<u64>,
+    /// It does not end with the last of them.
+    trailers: bool,
     record: Record,
 }
 
@@ -505,13 +509,22 @@ impl Tracked {
                 bytes.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
             }
             *left -= bytes.len() as u64;
-            if *left == 0 {
+            if *left == 0 && !self.trailers {
                 self.record.complete = true;
                 std::mem::take(&mut self.body).satisfied();
             }
         }
         self.record.sent += bytes.len() as u64;
         bytes
+    }
+
+    /// The body ends before the head said it would.
+    fn fell_short(&self) -> BodyError {
+        let app = self.record.app.as_ref().map_or("", |app| &app.name);
+        error!(app, "a response was shorter than its `Content-Length`");
+        let error = BodyError::Aborted("shorter than its `Content-Length`".into());
+        self.broken(&error);
+        error
     }
 
     fn broken(&self, error: &BodyError) {
@@ -537,20 +550,17 @@ impl http_body::Body for Tracked {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-            Some(Ok(frame)) => Poll::Ready(Some(Ok(match frame.into_data() {
-                Ok(bytes) => Frame::data(self.count(bytes)),
-                Err(trailers) => trailers,
-            }))),
+            Some(Ok(frame)) => Poll::Ready(Some(match frame.into_data() {
+                Ok(bytes) => Ok(Frame::data(self.count(bytes))),
+                Err(_) if self.left.is_some_and(|left| left > 0) => Err(self.fell_short()),
+                Err(trailers) => Ok(trailers),
+            })),
             Some(Err(error)) => {
                 self.broken(&error);
                 Poll::Ready(Some(Err(error)))
             }
             None if self.left.is_some_and(|left| left > 0) => {
-                let app = self.record.app.as_ref().map_or("", |app| &app.name);
-                error!(app, "a response was shorter than its `Content-Length`");
-                let error = BodyError::Aborted("shorter than its `Content-Length`".into());
-                self.broken(&error);
-                Poll::Ready(Some(Err(error)))
+                Poll::Ready(Some(Err(self.fell_short())))
             }
             None => {
                 self.record.complete = true;
@@ -560,8 +570,11 @@ impl http_body::Body for Tracked {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.left
-            .map_or_else(|| self.body.is_end_stream(), |left| left == 0)
+        match self.left {
+            Some(0) if self.trailers => self.body.is_end_stream(),
+            Some(left) => left == 0,
+            None => self.body.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {

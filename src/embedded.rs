@@ -107,6 +107,7 @@ impl Server {
             Box::pin(async move {
                 let finished = started.finished.clone();
                 let advice = advise(started.clone());
+                let giving_up = give_up(started.clone(), stop.clone());
                 let serve = async {
                     if let Some(listener) = admin {
                         serve_admin(config, listener, InProcess { started, stop }).await;
@@ -116,10 +117,11 @@ impl Server {
                 tokio::select! {
                     () = serve => {}
                     () = advice => {}
+                    () = giving_up => {}
                 }
             })
         };
-        worker::run(host, worker_config, listeners, worker_stop, report)
+        worker::run(host, worker_config, listeners, worker_stop, report).map(drop)
     }
 }
 
@@ -132,6 +134,19 @@ async fn advise(started: Started) {
             "restart this process when its threads stay stuck; the command `twinspan` replaces its workers itself"
         );
     }
+}
+
+/// Drains when an application has lost what it must keep up: whoever embeds the server starts another.
+async fn give_up(started: Started, stop: CancellationToken) {
+    let app = started.broken().await;
+    if !stop.is_cancelled() {
+        error!(
+            app,
+            "its lifespan is required and has broken: the server stops"
+        );
+        stop.cancel();
+    }
+    started.finished.cancelled().await;
 }
 
 /// Answers about the server for as long as it lives, its drain included.

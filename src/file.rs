@@ -74,6 +74,53 @@ impl DiskFile {
     }
 }
 
+/// A part of a file that is sent whole or not at all.
+#[derive(Debug)]
+pub struct Section {
+    file: DiskFile,
+    left: u64,
+    /// The file has as much.
+    is_sure: bool,
+}
+
+impl Section {
+    /// `count` bytes of a file, or those that it has, whichever is less.
+    pub fn new(file: DiskFile, count: Option<u64>) -> Self {
+        let length = file.length();
+        Self {
+            left: length.unwrap_or(u64::MAX).min(count.unwrap_or(u64::MAX)),
+            is_sure: length.is_some(),
+            file,
+        }
+    }
+
+    /// How many bytes are left, where that is sure.
+    pub fn length(&self) -> Option<u64> {
+        (self.is_sure || self.left == 0).then_some(self.left)
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.left == 0
+    }
+
+    /// The next piece; empty when there is none.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::UnexpectedEof`] when the file has become shorter, so that the part will never be whole.
+    pub fn read(&mut self) -> io::Result<Bytes> {
+        let piece = self.file.read(self.left)?;
+        if piece.is_empty() && self.left > 0 {
+            if self.is_sure {
+                let problem = "the file became shorter while it was sent";
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, problem));
+            }
+            self.left = 0;
+        }
+        self.left -= piece.len() as u64;
+        Ok(piece)
+    }
+}
+
 fn check(metadata: &std::fs::Metadata) -> io::Result<()> {
     let kind = metadata.file_type();
     if kind.is_file() {
@@ -142,9 +189,49 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn a_file_that_does_not_know_its_size_has_no_length() {
-        let mut file = DiskFile::open(Path::new("/proc/self/status")).unwrap();
-        assert_eq!(file.length(), None);
-        assert!(!file.read(u64::MAX).unwrap().is_empty());
+        let status = || DiskFile::open(Path::new("/proc/self/status")).unwrap();
+        assert_eq!(status().length(), None);
+        assert!(!status().read(u64::MAX).unwrap().is_empty());
+        let mut section = Section::new(status(), None);
+        assert_eq!(section.length(), None);
+        assert!(!section.read().unwrap().is_empty());
+        assert_eq!(section.read().unwrap(), "");
+        assert!(section.is_over());
+    }
+
+    #[test]
+    fn a_section_has_what_was_asked_for_or_what_there_is() {
+        let name = Name::new("section");
+        std::fs::write(&name.0, "0123456789").unwrap();
+        for (from, count, expected) in [
+            (0, None, "0123456789"),
+            (4, None, "456789"),
+            (4, Some(3), "456"),
+            (4, Some(99), "456789"),
+            (4, Some(0), ""),
+            (99, None, ""),
+            (99, Some(1), ""),
+        ] {
+            let file = DiskFile::at(File::open(&name.0).unwrap(), from).unwrap();
+            let mut section = Section::new(file, count);
+            assert_eq!(section.length(), Some(expected.len() as u64));
+            assert_eq!(section.read().unwrap(), expected, "{from} {count:?}");
+            assert!(section.is_over());
+            assert_eq!(section.read().unwrap(), "");
+        }
+    }
+
+    #[test]
+    fn a_file_that_becomes_shorter_is_an_error_and_no_end() {
+        let name = Name::new("shorter");
+        let mut file = File::create(&name.0).unwrap();
+        file.write_all(&vec![1; PIECE + 2]).unwrap();
+        let mut section = Section::new(DiskFile::open(&name.0).unwrap(), None);
+        assert_eq!(section.read().unwrap().len(), PIECE);
+        file.set_len(PIECE as u64 + 1).unwrap();
+        assert_eq!(section.read().unwrap().len(), 1);
+        let error = section.read().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     }
 
     #[test]

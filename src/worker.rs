@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
-use crate::app::{Application, BoxFuture};
+use crate::app::{Application, BoxFuture, LifespanError, Notice};
 use crate::config::{AppConfig, Config};
 use crate::dispatch::Dispatcher;
 use crate::drain::Drain;
@@ -80,6 +80,19 @@ impl Started {
         }
     }
 
+    /// Returns the name of an application that has lost what it must keep up, once. For one who waits.
+    pub(crate) async fn broken(&self) -> String {
+        let waits = self.loaded.iter().map(|app| async {
+            app.application.broken().await;
+            app.config.name.clone()
+        });
+        let mut waits: FuturesUnordered<_> = waits.collect();
+        match waits.next().await {
+            Some(app) => app,
+            None => std::future::pending().await,
+        }
+    }
+
     /// The first application of which more threads are stuck now than can be replaced.
     pub(crate) fn stuck_now(&self) -> Option<&str> {
         let stuck = |app: &&Loaded| {
@@ -100,6 +113,14 @@ impl Started {
     }
 }
 
+/// How the applications of a worker stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shutdown {
+    Clean,
+    /// At least one failed or took too long; its error is in the log.
+    Failed,
+}
+
 /// Runs one worker on this thread until `stop` is cancelled and everything has drained.
 ///
 /// `report` is called once, with what failed or when everything has started; its future runs beside the
@@ -113,12 +134,13 @@ pub fn run<R>(
     listeners: Vec<Listener>,
     stop: CancellationToken,
     report: R,
-) -> std::io::Result<()>
+) -> std::io::Result<Shutdown>
 where
     R: FnOnce(Result<Started, LoadError>) -> BoxFuture<'static, ()> + Send + 'static,
 {
     let loaded = load(host, &config);
     let given_up = stop.clone();
+    let (tell, told) = std::sync::mpsc::channel();
     let threads = config.io_threads;
     let io = IoThreads::start(threads, move |handle, lead| async move {
         let started = match loaded {
@@ -133,7 +155,8 @@ where
                 let started = worker.started();
                 let finished = started.finished.clone();
                 let serve = async {
-                    worker.serve(listeners).await;
+                    // The receiver waits for the I/O threads.
+                    let _ = tell.send(worker.serve(listeners).await);
                     finished.cancel();
                 };
                 tokio::join!(serve, report(Ok(started)));
@@ -145,7 +168,7 @@ where
     // A host that cannot go on takes its worker with it.
     given_up.cancel();
     io.join();
-    Ok(())
+    Ok(told.try_recv().unwrap_or(Shutdown::Clean))
 }
 
 /// Applications that have started, and the router over them.
@@ -174,7 +197,7 @@ impl Worker {
             .collect();
         let metrics = Metrics::new(&names);
         for (started, app) in loaded.iter().enumerate() {
-            if let Err(error) = start_one(app, config.timeouts.startup).await {
+            if let Err(error) = start_one(app).await {
                 stop_all(loaded.get(..started).unwrap_or_default()).await;
                 return Err(error);
             }
@@ -248,7 +271,7 @@ impl Worker {
     }
 
     /// Accepts on every listener until the drain begins, then lets everything finish and stops the applications.
-    pub async fn serve(self, listeners: Vec<Listener>) {
+    pub async fn serve(self, listeners: Vec<Listener>) -> Shutdown {
         for listener in listeners {
             let acceptor = match listener.into_acceptor() {
                 Ok(acceptor) => acceptor,
@@ -263,7 +286,16 @@ impl Worker {
         self.drain.begun().await;
         let limit = self.config.timeouts.graceful_shutdown;
         let deadline = Instant::now() + limit;
-        let dropped = self.drain.finish(limit).await;
+        self.notify(Notice::Draining);
+        let last_call = async {
+            tokio::time::sleep_until(deadline - LAST_CALL.min(limit / 4)).await;
+            self.notify(Notice::LastCall);
+            std::future::pending().await
+        };
+        let dropped = tokio::select! {
+            dropped = self.drain.finish(limit) => dropped,
+            never = last_call => never,
+        };
         if dropped > 0 {
             warn!(
                 dropped,
@@ -277,7 +309,13 @@ impl Worker {
                 warn!(app = %app.config.name, ?limit, "work for requests is cut off: it did not finish in time");
             }
         }
-        stop_all(&self.loaded).await;
+        stop_all(&self.loaded).await
+    }
+
+    fn notify(&self, notice: Notice) {
+        for app in &self.loaded {
+            app.application.notify(notice);
+        }
     }
 }
 
@@ -328,42 +366,64 @@ fn open_access_log(config: &Config, metrics: &Arc<Metrics>) -> Option<AccessLog>
     }
 }
 
-async fn start_one(app: &Loaded, limit: Duration) -> Result<(), LoadError> {
-    let started = tokio::time::timeout(limit, app.application.startup()).await;
-    let (problem, hint) = match started {
+/// So long before they are cut off, requests are told; a quarter of the time for the drain where that is less.
+const LAST_CALL: Duration = Duration::from_secs(3);
+
+async fn start_one(app: &Loaded) -> Result<(), LoadError> {
+    let limit = app.config.timeout_startup;
+    let error = match tokio::time::timeout(limit, app.application.startup()).await {
         Ok(Ok(())) => return Ok(()),
-        Ok(Err(error)) => (error.to_string(), None),
-        Err(_) => (
-            format!("did not start within {limit:?}"),
-            Some(
-                "raise `--timeout-startup`, or switch its lifespan off with `--lifespan off`"
-                    .into(),
-            ),
-        ),
+        Ok(Err(error)) => error,
+        Err(_) => LifespanError {
+            problem: format!("it did not start within {limit:?}"),
+            hint: Some(format!(
+                "raise `--timeout-startup` (for it alone `timeout_startup` in `[apps.{0}]`) if it needs more time; \
+                 `--lifespan off` starts it without its startup",
+                app.config.name
+            )),
+            traceback: app.application.whereabouts().await,
+        },
     };
     Err(LoadError {
         target: app.config.target.to_string(),
-        problem,
-        hint,
-        traceback: None,
+        problem: error.problem,
+        hint: error.hint,
+        traceback: error.traceback,
     })
 }
 
-/// Applications that hang in their shutdown hold the server up no longer than this, all together.
-const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
+/// Threads that read files for responses at a time: where a disk hangs, so many are lost to it and no more.
+const FILE_THREADS: usize = 32;
 
-/// Stops applications in reverse order.
-async fn stop_all(loaded: &[Loaded]) {
-    let deadline = Instant::now() + SHUTDOWN_LIMIT;
+/// Stops applications in reverse order, each within its own time: one that hangs takes none from the others.
+async fn stop_all(loaded: &[Loaded]) -> Shutdown {
+    let mut shutdown = Shutdown::Clean;
     for app in loaded.iter().rev() {
-        match tokio::time::timeout_at(deadline, app.application.shutdown()).await {
-            Ok(Ok(())) => debug!(app = %app.config.name, "stopped"),
-            Ok(Err(error)) => error!(app = %app.config.name, %error, "the shutdown failed"),
-            Err(_) => {
-                error!(app = %app.config.name, limit = ?SHUTDOWN_LIMIT, "the shutdown took too long");
+        let (name, limit) = (&app.config.name, app.config.timeout_shutdown);
+        let error = match tokio::time::timeout(limit, app.application.shutdown()).await {
+            Ok(Ok(())) => {
+                debug!(app = %name, "stopped");
+                continue;
             }
-        }
+            Ok(Err(error)) => error,
+            Err(_) => LifespanError {
+                problem: format!("it did not stop within {limit:?} and is cut off"),
+                hint: Some("raise `--timeout-shutdown` if it needs more time".into()),
+                traceback: app.application.whereabouts().await,
+            },
+        };
+        shutdown = Shutdown::Failed;
+        let (hint, traceback) = (error.hint.as_deref(), error.traceback.as_deref());
+        let more: String = [
+            hint.map(|hint| format!("\nhint: {hint}")),
+            traceback.map(|it| format!("\n{}", it.trim_end())),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        error!(app = %name, "the shutdown failed: {}{more}", error.problem);
     }
+    shutdown
 }
 
 /// The end of a worker, for the thread that drives the host.
@@ -449,10 +509,13 @@ impl IoThreads {
             tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(threads)
                 .thread_name("twinspan-io")
+                .max_blocking_threads(FILE_THREADS)
                 .enable_all()
                 .build()?
         } else {
             tokio::runtime::Builder::new_current_thread()
+                .thread_name("twinspan-file")
+                .max_blocking_threads(FILE_THREADS)
                 .enable_all()
                 .build()?
         };

@@ -12,7 +12,7 @@ use twinspan::app::Application;
 use twinspan::config::{AppConfig, Config};
 use twinspan::error::LoadError;
 use twinspan::worker::{Finished, Host};
-use twinspan_asgi::{AsgiApplication, EventLoop};
+use twinspan_asgi::{AsgiApplication, EventLoop, make_loop};
 use twinspan_bridge::errors::{summary, traceback};
 use twinspan_bridge::import;
 use twinspan_bridge::interface::{Detected, detect};
@@ -29,6 +29,8 @@ pub(crate) struct PythonHost {
     interrupt: Mutex<Option<PyErr>>,
     /// Made with the first ASGI application: without one there is no loop, no thread, no import.
     event_loop: Mutex<Option<Arc<EventLoop>>>,
+    /// Those that run on it, in the order in which they were loaded.
+    asgi: Mutex<Vec<Arc<AsgiApplication>>>,
 }
 
 impl fmt::Debug for PythonHost {
@@ -43,6 +45,7 @@ impl PythonHost {
             objects,
             interrupt: Mutex::default(),
             event_loop: Mutex::default(),
+            asgi: Mutex::default(),
         }
     }
 
@@ -61,7 +64,12 @@ impl PythonHost {
             .unwrap_or_else(PoisonError::into_inner) = Some(error);
     }
 
-    fn event_loop(&self, py: Python<'_>, config: &Config) -> PyResult<Arc<EventLoop>> {
+    fn event_loop(
+        &self,
+        py: Python<'_>,
+        app: &AppConfig,
+        config: &Config,
+    ) -> Result<Arc<EventLoop>, LoadError> {
         let mut event_loop = self
             .event_loop
             .lock()
@@ -69,7 +77,14 @@ impl PythonHost {
         if let Some(event_loop) = &*event_loop {
             return Ok(Arc::clone(event_loop));
         }
-        let made = EventLoop::new(py, config.loop_choice)?;
+        let choice = &config.loop_choice;
+        let failed = |error: LoadError| LoadError {
+            target: app.target.to_string(),
+            problem: format!("its event loop (`--loop {choice}`): {}", error.problem),
+            ..error
+        };
+        let made = make_loop(py, choice).map_err(failed)?;
+        let made = EventLoop::new(made).map_err(|error| raised(py, app, &error))?;
         *event_loop = Some(Arc::clone(&made));
         Ok(made)
     }
@@ -96,12 +111,7 @@ impl PythonHost {
         app: &AppConfig,
         config: &Config,
     ) -> Result<Arc<dyn Application>, LoadError> {
-        let raised = |error: PyErr| LoadError {
-            target: app.target.to_string(),
-            problem: summary(py, &error),
-            hint: None,
-            traceback: Some(traceback(py, &error)),
-        };
+        let raised = |error: PyErr| raised(py, app, &error);
         let Some(detected) = detect(object).map_err(raised)? else {
             return Err(neither(object, app));
         };
@@ -115,9 +125,13 @@ impl PythonHost {
                     .map_err(raised)?,
             ),
             Detected::Asgi3 | Detected::Asgi2 => {
-                let event_loop = self.event_loop(py, config).map_err(raised)?;
-                let wrapped = AsgiApplication::new(py, object, detected, app, router, &event_loop);
-                Arc::new(wrapped.map_err(raised)?)
+                let event_loop = self.event_loop(py, app, config)?;
+                let mut others = self.asgi.lock().unwrap_or_else(PoisonError::into_inner);
+                let wrapped =
+                    AsgiApplication::new(py, object, detected, app, router, &event_loop, &others);
+                let wrapped = Arc::new(wrapped.map_err(raised)?);
+                others.push(Arc::clone(&wrapped));
+                wrapped
             }
         };
         Ok(wrapped)
@@ -160,6 +174,15 @@ impl Host for PythonHost {
                 }
             }
         });
+    }
+}
+
+fn raised(py: Python<'_>, app: &AppConfig, error: &PyErr) -> LoadError {
+    LoadError {
+        target: app.target.to_string(),
+        problem: summary(py, error),
+        hint: None,
+        traceback: Some(traceback(py, error)),
     }
 }
 

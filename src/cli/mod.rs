@@ -131,7 +131,7 @@ Signals:
 
 Exit codes:
   2 wrong configuration, or an address cannot be listened on
-  3 an application cannot be loaded or does not start
+  3 an application cannot be loaded, does not start, or does not stop as it should
   4 workers die again and again";
 
 fn serve_command() -> Command {

@@ -27,7 +27,6 @@ impl Config {
             keep_alive,
             header_read,
             graceful_shutdown,
-            startup,
         } = defaults.timeouts;
         let limits = defaults.limits;
         let (apps, rules) = applications(settings)?;
@@ -52,7 +51,7 @@ impl Config {
                 .as_ref()
                 .map_or(defaults.root_path, |prefix| prefix.as_str().to_owned()),
             app_dir: raw.app_dir.clone().unwrap_or(defaults.app_dir),
-            loop_choice: raw.event_loop.unwrap_or(defaults.loop_choice),
+            loop_choice: raw.event_loop.clone().unwrap_or(defaults.loop_choice),
             access_log: raw.access_log.unwrap_or(defaults.access_log),
             log_level: raw.log_level.unwrap_or(defaults.log_level),
             server_header: raw.server_header.unwrap_or(defaults.server_header),
@@ -63,7 +62,6 @@ impl Config {
                 keep_alive: seconds(raw.timeout_keep_alive, keep_alive),
                 header_read: positive("timeout_header_read", raw.timeout_header_read, header_read)?,
                 graceful_shutdown: seconds(raw.timeout_graceful_shutdown, graceful_shutdown),
-                startup: positive("timeout_startup", raw.timeout_startup, startup)?,
             },
             limits: Limits {
                 // Below 8 KiB hyper cannot read a head at all; above 1 MiB nobody means one.
@@ -345,6 +343,18 @@ fn app_config(settings: &Settings, name: String, target: Target) -> Result<AppCo
         queue: within(settings, "queue", raw.queue, app.queue, 0..=usize::MAX)?,
         timeout_request: unless_zero(raw.timeout_request, app.timeout_request),
         lifespan: raw.lifespan.unwrap_or(app.lifespan),
+        timeout_startup: positive(
+            settings,
+            "timeout_startup",
+            raw.timeout_startup,
+            app.timeout_startup,
+        )?,
+        timeout_shutdown: positive(
+            settings,
+            "timeout_shutdown",
+            raw.timeout_shutdown,
+            app.timeout_shutdown,
+        )?,
         ..app
     })
 }
@@ -373,6 +383,18 @@ fn from_tables(settings: &Settings) -> Result<(Vec<AppConfig>, Vec<RuleConfig>),
             )?,
             timeout_request: unless_zero(table.timeout_request, app.timeout_request),
             lifespan: table.lifespan.unwrap_or(app.lifespan),
+            timeout_startup: positive(
+                settings,
+                &path("timeout_startup"),
+                table.timeout_startup,
+                app.timeout_startup,
+            )?,
+            timeout_shutdown: positive(
+                settings,
+                &path("timeout_shutdown"),
+                table.timeout_shutdown,
+                app.timeout_shutdown,
+            )?,
             router: table.router.clone(),
             ..app
         });

@@ -76,6 +76,10 @@ pub struct AppConfig {
     /// WSGI: from the moment a request is handed over to its response head.
     pub timeout_request: Option<Duration>,
     pub lifespan: LifespanMode,
+    /// The application must have started within this.
+    pub timeout_startup: Duration,
+    /// The application must have stopped within this.
+    pub timeout_shutdown: Duration,
     /// Names the router where the application object hides it.
     pub router: Option<Target>,
 }
@@ -140,18 +144,22 @@ pub enum LifespanMode {
     Auto,
     /// An application that does not take part fails to start.
     On,
+    /// The application is never asked.
     Off,
+    /// As `On`, and a worker is replaced when the lifespan breaks while it serves.
+    Required,
 }
 
 /// Which event loop runs ASGI applications.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum LoopChoice {
     /// uvloop when it is installed.
     #[default]
     Auto,
     Asyncio,
     Uvloop,
+    /// What makes a loop when it is called without arguments: a function or a class.
+    Factory(Target),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
@@ -187,8 +195,6 @@ pub struct Timeouts {
     pub header_read: Duration,
     /// Requests in flight may finish within this after a stop.
     pub graceful_shutdown: Duration,
-    /// An application must have started within this.
-    pub startup: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -245,6 +251,8 @@ impl AppConfig {
             queue: 100,
             timeout_request: None,
             lifespan: LifespanMode::default(),
+            timeout_startup: Duration::from_secs(60),
+            timeout_shutdown: Duration::from_secs(10),
             router: None,
         }
     }
@@ -271,7 +279,6 @@ impl Default for Timeouts {
             keep_alive: Duration::from_secs(5),
             header_read: Duration::from_secs(30),
             graceful_shutdown: Duration::from_secs(30),
-            startup: Duration::from_secs(60),
         }
     }
 }

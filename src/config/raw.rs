@@ -49,13 +49,21 @@ pub struct RawConfig {
     #[arg(long, value_name = "PREFIX", help_heading = "Applications")]
     pub root_path: Option<Prefix>,
 
-    /// ASGI lifespan: `auto` where the application takes part in it, `on` fails the start where it
-    /// does not [default: auto]
+    /// ASGI lifespan, of each application for itself: `off` never asks for it; `auto` goes on without
+    /// where the application takes no part; `on` does not start then; `required` moreover replaces a
+    /// worker when the lifespan breaks while it serves. A startup that fails ends the start, whichever
+    /// of the three was asked for [default: auto]
     #[arg(long, help_heading = "Applications")]
     pub lifespan: Option<LifespanMode>,
 
-    /// Event loop of ASGI applications; `auto` is uvloop where it is installed [default: auto]
-    #[arg(id = "loop", long = "loop", help_heading = "Applications")]
+    /// Event loop of ASGI applications; `auto` is uvloop where it is installed, `module:attr` a class
+    /// or function that makes one: `rloop:new_event_loop` [default: auto]
+    #[arg(
+        id = "loop",
+        long = "loop",
+        value_name = "auto|asyncio|uvloop|MODULE:ATTR",
+        help_heading = "Applications"
+    )]
     #[serde(rename = "loop")]
     pub event_loop: Option<LoopChoice>,
 
@@ -116,9 +124,15 @@ pub struct RawConfig {
     #[arg(long, value_name = "SECONDS", help_heading = "Timeouts")]
     pub timeout_request: Option<Seconds>,
 
-    /// An application must be loaded and started within this [default: 60]
+    /// An application must have started within this (`lifespan.startup`); its own `timeout_startup` in
+    /// the file stands above it [default: 60]
     #[arg(long, value_name = "SECONDS", help_heading = "Timeouts")]
     pub timeout_startup: Option<Seconds>,
+
+    /// An application must have stopped within this (`lifespan.shutdown`), or it is cut off and the
+    /// next has its turn; its own `timeout_shutdown` in the file stands above it [default: 10]
+    #[arg(long, value_name = "SECONDS", help_heading = "Timeouts")]
+    pub timeout_shutdown: Option<Seconds>,
 
     /// A request head must be complete within this, and a connection send its first bytes
     /// [default: 30]
@@ -235,6 +249,12 @@ pub struct RawApp {
     pub timeout_request: Option<Seconds>,
     #[serde(default)]
     pub lifespan: Option<LifespanMode>,
+    /// It must have started within this.
+    #[serde(default)]
+    pub timeout_startup: Option<Seconds>,
+    /// It must have stopped within this.
+    #[serde(default)]
+    pub timeout_shutdown: Option<Seconds>,
     /// The object that holds the routes, where the application hides it.
     #[serde(default)]
     pub router: Option<Target>,

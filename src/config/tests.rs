@@ -365,7 +365,36 @@ fn a_wrong_command_line_says_what_to_write() {
         ),
         (
             "a:app --lifespan onn",
-            "`--lifespan`: `onn` is none of `auto`, `on`, `off`\nhint: did you mean `on`?",
+            "`--lifespan`: `onn` is none of `auto`, `on`, `off`, `required`\nhint: did you mean `on`?",
+        ),
+        (
+            "a:app --loop uvlop",
+            "`--loop`: `uvlop` is none of `auto`, `asyncio`, `uvloop`, and no `module:attr`\n\
+             hint: did you mean `uvloop`?",
+        ),
+        (
+            "a:app --loop rloop",
+            "`--loop`: `rloop` is none of `auto`, `asyncio`, `uvloop`, and no `module:attr`\n\
+             hint: did you mean `uvloop`?",
+        ),
+        (
+            "a:app --loop trio",
+            "`--loop`: `trio` is none of `auto`, `asyncio`, `uvloop`, and no `module:attr`\n\
+             hint: another loop is named by what makes it: `rloop:new_event_loop`",
+        ),
+        (
+            "a:app --loop rloop:new_event_loop()",
+            "`--loop`: `rloop:new_event_loop()` has parentheses\n\
+             hint: it is called anyway: write `rloop:new_event_loop`",
+        ),
+        (
+            "a:app --loop rloop:",
+            "`--loop`: `rloop:` names no attribute after the colon\n\
+             hint: another loop is named by what makes it: `rloop:new_event_loop`",
+        ),
+        (
+            "a:app --timeout-shutdown 0",
+            "`--timeout-shutdown`: 0 seconds leave no time at all\nhint: the default is 10",
         ),
         (
             "a:app --access-log=x",
@@ -436,7 +465,9 @@ access-log = false
 
 [apps.new]
 app = "api.main:app"
-lifespan = "on"
+lifespan = "required"
+timeout_startup = 90
+timeout_shutdown = 2.5
 
 [apps.legacy]
 app = "legacy.wsgi:app"
@@ -472,7 +503,9 @@ fn a_file_says_which_application_answers_what() {
         ..AppConfig::new("legacy".into(), "legacy.wsgi:app".parse().unwrap())
     };
     let new = AppConfig {
-        lifespan: LifespanMode::On,
+        lifespan: LifespanMode::Required,
+        timeout_startup: Duration::from_secs(90),
+        timeout_shutdown: Duration::from_millis(2500),
         ..AppConfig::new("new".into(), "api.main:app".parse().unwrap())
     };
     assert_eq!(config.apps, [new, legacy], "in the order of the file");
@@ -493,10 +526,10 @@ fn a_file_says_which_application_answers_what() {
     assert_eq!(
         origins,
         [
-            "twinspan.toml:15",
-            "twinspan.toml:19",
-            "twinspan.toml:23",
-            "twinspan.toml:27"
+            "twinspan.toml:17",
+            "twinspan.toml:21",
+            "twinspan.toml:25",
+            "twinspan.toml:29"
         ]
     );
 }
@@ -577,7 +610,7 @@ fn a_wrong_file_is_shown_with_its_line() {
         ),
         (
             "lifespan = \"yes\"",
-            "`lifespan` (twinspan.toml:1): `yes` is none of `auto`, `on`, `off`",
+            "`lifespan` (twinspan.toml:1): `yes` is none of `auto`, `on`, `off`, `required`",
         ),
         (
             "threads = ",
@@ -663,7 +696,7 @@ fn applications_on_the_command_line_and_in_the_file_contradict_each_other() {
     };
     assert_eq!(
         case.error(),
-        "`routes` (twinspan.toml:15): says which application answers what, and so does APP\n\
+        "`routes` (twinspan.toml:17): says which application answers what, and so does APP\n\
          hint: name applications on the command line or in the file, not in both"
     );
 }

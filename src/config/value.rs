@@ -13,8 +13,8 @@ use ipnet::IpNet;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::error::InvalidValue;
-use super::{Bind, Target};
+use super::error::{InvalidValue, nearest};
+use super::{Bind, LoopChoice, Target};
 
 /// Serde through the text form, so that a value looks alike on the command line, in toml and in JSON.
 macro_rules! text_form {
@@ -33,7 +33,7 @@ macro_rules! text_form {
     )*};
 }
 
-text_form!(Bind, Target, Mount, Prefix, TrustedPeer);
+text_form!(Bind, Target, LoopChoice, Mount, Prefix, TrustedPeer);
 
 /// Reads one text or a list of texts; a text may hold several values, separated by commas.
 pub(super) fn one_or_many<'de, T, D>(deserializer: D) -> Result<Option<Vec<T>>, D::Error>
@@ -333,6 +333,54 @@ impl fmt::Display for Target {
             write!(f, ":{attr}")?;
         }
         f.write_str(if self.factory { "()" } else { "" })
+    }
+}
+
+impl LoopChoice {
+    /// Those that have a name of their own.
+    const NAMED: [(&str, Self); 3] = [
+        ("auto", Self::Auto),
+        ("asyncio", Self::Asyncio),
+        ("uvloop", Self::Uvloop),
+    ];
+}
+
+impl FromStr for LoopChoice {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const FORM: &str = "another loop is named by what makes it: `rloop:new_event_loop`";
+        if let Some((_, named)) = Self::NAMED.into_iter().find(|(name, _)| *name == text) {
+            return Ok(named);
+        }
+        if !text.contains(':') {
+            let names = Self::NAMED.map(|(name, _)| name);
+            let problem = format!(
+                "`{text}` is none of `{}`, and no `module:attr`",
+                names.join("`, `")
+            );
+            let near = nearest(text, names).map(|near| format!("did you mean `{near}`?"));
+            return Err(InvalidValue::new(problem).hint(near.unwrap_or_else(|| FORM.to_owned())));
+        }
+        match text.parse() {
+            Ok(Target { factory: true, .. }) => {
+                let name = text.trim_end_matches("()");
+                Err(InvalidValue::new(format!("`{text}` has parentheses"))
+                    .hint(format!("it is called anyway: write `{name}`")))
+            }
+            Ok(target) => Ok(Self::Factory(target)),
+            Err(error) => Err(InvalidValue::new(error.problem).hint(FORM)),
+        }
+    }
+}
+
+impl fmt::Display for LoopChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Self::Factory(target) = self {
+            return target.fmt(f);
+        }
+        let named = Self::NAMED.iter().find(|(_, named)| named == self);
+        f.write_str(named.map_or("auto", |(name, _)| name))
     }
 }
 

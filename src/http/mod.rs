@@ -7,6 +7,7 @@
 pub mod forwarded;
 mod interim;
 pub mod strict;
+pub mod trailers;
 mod wire;
 
 use std::convert::Infallible;

@@ -52,7 +52,7 @@ pub struct Plan {
     pub workers: usize,
     /// A worker that is not ready after this is killed.
     pub startup: Duration,
-    /// What workers grant their connections after [`Action::Drain`].
+    /// What workers grant their connections, and then their applications, after [`Action::Drain`].
     pub graceful: Duration,
 }
 
@@ -476,6 +476,19 @@ impl Supervisor {
             // By this supervisor, which has said why.
             (None, None) if worker.is_killed() => self.log(Level::Info, id, "a worker is gone"),
             (None, None) if status.success() => self.log(Level::Info, id, "a worker stopped"),
+            (None, None) if status.code() == Some(i32::from(Exit::Application.code())) => {
+                self.log(
+                    Level::Error,
+                    id,
+                    "a worker stopped, but not all of its applications did as they should",
+                );
+                // Of a server that runs on, the next worker is what counts.
+                if let Phase::Stopping { exit, .. } = &mut self.phase
+                    && *exit == Exit::Success
+                {
+                    *exit = Exit::Application;
+                }
+            }
             (None, None) => self.warn(id, &unexplained(status)),
         }
     }
@@ -1405,6 +1418,24 @@ mod tests {
         );
         server.exited(2, 0);
         server.exited(0, 0);
+        assert_eq!(server.exited(1, 0), ["exit 0"]);
+    }
+
+    #[test]
+    fn a_stop_that_an_application_did_not_take_well_shows_in_the_exit_code() {
+        let application = i32::from(Exit::Application.code());
+        let mut server = Server::running(2);
+        server.event(Event::Signal(Signal::Terminate));
+        assert_eq!(server.exited(0, application), nothing());
+        assert!(server.logged("did as they should"));
+        assert_eq!(server.exited(1, 0), ["exit 3"]);
+        // One that is replaced says nothing of those that serve on.
+        let mut server = Server::running(1);
+        server.event(Event::Draining(WorkerId(0)));
+        assert_eq!(server.exited(0, application), nothing());
+        assert_eq!(server.wait(BACKOFF_FIRST), ["spawn 1 in 0"]);
+        server.ready(1);
+        server.event(Event::Signal(Signal::Terminate));
         assert_eq!(server.exited(1, 0), ["exit 0"]);
     }
 

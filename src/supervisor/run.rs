@@ -80,7 +80,7 @@ pub fn run(
     reread: impl Fn() -> Result<serde_json::Value, String>,
     command: WorkerCommand,
     admin: impl FnOnce(Control, Drain) -> Arc<Dispatcher>,
-) -> Result<(), ServerError> {
+) -> Result<Exit, ServerError> {
     let bind = |bind| Listener::bind(bind, config.backlog);
     let listeners: Vec<_> = config.binds.iter().map(bind).collect::<Result<_, _>>()?;
     let admin_listener = config.admin.as_ref().map(bind).transpose()?;
@@ -92,9 +92,18 @@ pub fn run(
         let signals = signals::listen()?;
         let plan = Plan {
             workers: config.workers,
-            startup: config.timeouts.startup * u32::try_from(config.apps.len()).unwrap_or(u32::MAX)
+            startup: config
+                .apps
+                .iter()
+                .map(|app| app.timeout_startup)
+                .sum::<Duration>()
                 + STARTUP_MARGIN,
-            graceful: config.timeouts.graceful_shutdown,
+            graceful: config.timeouts.graceful_shutdown
+                + config
+                    .apps
+                    .iter()
+                    .map(|app| app.timeout_shutdown)
+                    .sum::<Duration>(),
         };
         let (server, control) = Server::new(plan, settings, command, listeners);
         if let Some(listener) = admin_listener {
@@ -167,7 +176,7 @@ struct Collection {
     until: Instant,
 }
 
-type Ended = Result<(), ServerError>;
+type Ended = Result<Exit, ServerError>;
 
 impl Server {
     fn new(
@@ -240,7 +249,7 @@ impl Server {
                 }
             };
         }
-        ended.unwrap_or(Ok(()))
+        ended.unwrap_or(Ok(Exit::Success))
     }
 
     /// Reads the settings again before a reload; `false` where they cannot be used, and all stays as it is.
@@ -301,7 +310,7 @@ impl Server {
                     Action::Exit { exit, cause } => {
                         return Some(match cause {
                             Some(failure) => Err(ServerError { exit, failure }),
-                            None => Ok(()),
+                            None => Ok(exit),
                         });
                     }
                 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
@@ -10,10 +11,11 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use tokio::sync::oneshot;
 use twinspan::app::{
-    AppError, Application, BoxFuture, Description, Interface, Request, Response, RouteTable,
-    RoutesError, WebSocketApplication,
+    AppError, Application, BoxFuture, Description, Interface, LifespanError, Notice, Request,
+    Response, RouteTable, RoutesError, WebSocketApplication,
 };
-use twinspan::config::AppConfig;
+use twinspan::config::{AppConfig, LifespanMode};
+use twinspan::http::Interim;
 use twinspan::ws::Handshake;
 use twinspan_bridge::interface::{Detected, is_coroutine_function};
 use twinspan_bridge::routes;
@@ -31,7 +33,9 @@ const CANCELLED_LIMIT: Duration = Duration::from_secs(1);
 pub struct AsgiApplication {
     shared: Arc<Shared>,
     event_loop: Arc<EventLoop>,
-    lifespan: Lifespan,
+    lifespan: Arc<Lifespan>,
+    /// The same object is served under another name, before this one: it starts first and stops last.
+    shares_lifespan: bool,
     router: Option<Py<PyAny>>,
 }
 
@@ -45,21 +49,32 @@ pub(crate) struct Shared {
     coroutine_type: Py<PyAny>,
     http: ScopeFactory,
     websocket: ScopeFactory,
-    /// What lifespan left behind, once it has started.
-    state: OnceLock<Py<PyDict>>,
+    /// What lifespan left behind, once it has started; one for each application object.
+    state: Arc<OnceLock<Py<PyDict>>>,
     pub(crate) running: Running,
 }
 
-/// Requests whose task goes on, also when their client has had its response or has gone.
+/// What a task serves: a request or a WebSocket.
+pub(crate) trait Served: Send + Sync {
+    /// The server is about to stop; on the loop's thread.
+    fn notify(&self, py: Python<'_>, notice: Notice);
+
+    /// Asks the task to end; on the loop's thread.
+    fn cancel(&self, py: Python<'_>);
+}
+
+/// Whatever has a task that goes on, also when its client has had its response or has gone.
 #[derive(Default)]
 pub(crate) struct Running {
     state: Mutex<RunningState>,
+    /// What has no end is not to begin.
+    draining: AtomicBool,
 }
 
 #[derive(Default)]
 struct RunningState {
-    /// By address: an exchange is one allocation to its end.
-    exchanges: HashMap<usize, Weak<Exchange>>,
+    /// By address: each is one allocation to its end.
+    served: HashMap<usize, Weak<dyn Served>>,
     /// Told when nothing is left.
     settled: Vec<oneshot::Sender<()>>,
 }
@@ -69,15 +84,20 @@ impl Running {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn add(&self, exchange: &Arc<Exchange>) {
-        let key = Arc::as_ptr(exchange).addr();
-        self.lock().exchanges.insert(key, Arc::downgrade(exchange));
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn remove(&self, exchange: &Arc<Exchange>) {
+    pub(crate) fn add<S: Served + 'static>(&self, served: &Arc<S>) {
+        let key = Arc::as_ptr(served).addr();
+        let served: Arc<dyn Served> = Arc::clone(served) as _;
+        self.lock().served.insert(key, Arc::downgrade(&served));
+    }
+
+    pub(crate) fn remove<S>(&self, served: &Arc<S>) {
         let mut state = self.lock();
-        state.exchanges.remove(&Arc::as_ptr(exchange).addr());
-        if state.exchanges.is_empty() {
+        state.served.remove(&Arc::as_ptr(served).addr());
+        if state.served.is_empty() {
             for settled in std::mem::take(&mut state.settled) {
                 // An error means that the wait was given up.
                 let _ = settled.send(());
@@ -90,18 +110,18 @@ impl Running {
         let (send, receive) = oneshot::channel();
         {
             let mut state = self.lock();
-            if state.exchanges.is_empty() {
+            if state.served.is_empty() {
                 return;
             }
             state.settled.push(send);
         }
-        // The sender is dropped with the last exchange at the latest.
+        // The sender is dropped with the last of them at the latest.
         let _ = receive.await;
     }
 
-    fn all(&self) -> Vec<Arc<Exchange>> {
+    fn all(&self) -> Vec<Arc<dyn Served>> {
         let state = self.lock();
-        state.exchanges.values().filter_map(Weak::upgrade).collect()
+        state.served.values().filter_map(Weak::upgrade).collect()
     }
 }
 
@@ -110,9 +130,11 @@ impl Shared {
         &self,
         py: Python<'py>,
         request: &Request,
+        interim: Option<&Interim>,
     ) -> PyResult<Bound<'py, PyDict>> {
         let scheme = request.origin.scheme.as_str();
-        let scope = self.http.build(py, request, scheme, self.state.get())?;
+        let state = self.state.get();
+        let scope = self.http.build(py, request, scheme, state, interim)?;
         let method = request.head.method.as_str();
         if method != "GET" {
             scope.set_item(intern!(py, "method"), method)?;
@@ -127,14 +149,10 @@ impl Shared {
     ) -> PyResult<Bound<'py, PyDict>> {
         let request = &handshake.request;
         let scheme = request.origin.scheme.websocket();
-        let scope = self
-            .websocket
-            .build(py, request, scheme, self.state.get())?;
+        let state = self.state.get();
+        let scope = self.websocket.build(py, request, scheme, state, None)?;
         let subprotocols = PyList::new(py, handshake.subprotocols())?;
         scope.set_item(intern!(py, "subprotocols"), subprotocols)?;
-        let extensions = PyDict::new(py);
-        extensions.set_item(intern!(py, "websocket.http.response"), PyDict::new(py))?;
-        scope.set_item(intern!(py, "extensions"), extensions)?;
         Ok(scope)
     }
 
@@ -175,7 +193,8 @@ impl fmt::Debug for AsgiApplication {
 }
 
 impl AsgiApplication {
-    /// Wraps `app`; `router` is asked for its routes where it is given.
+    /// Wraps `app`; `router` is asked for its routes where it is given. `others` are loaded before it: an object
+    /// that is among them has one lifespan, which is theirs.
     pub fn new(
         py: Python<'_>,
         app: &Bound<'_, PyAny>,
@@ -183,7 +202,13 @@ impl AsgiApplication {
         config: &AppConfig,
         router: Option<Bound<'_, PyAny>>,
         event_loop: &Arc<EventLoop>,
+        others: &[Arc<Self>],
     ) -> PyResult<Self> {
+        let starts = |other: &&Arc<Self>| other.lifespan.is_used() && other.shared.app.is(app);
+        let same = match config.lifespan {
+            LifespanMode::Off => None,
+            _ => others.iter().find(starts),
+        };
         let interop = py.import("twinspan._interop")?;
         let shared = Arc::new(Shared {
             name: config.name.as_str().into(),
@@ -196,11 +221,20 @@ impl AsgiApplication {
             coroutine_type: py.import("types")?.getattr("CoroutineType")?.unbind(),
             http: ScopeFactory::new(py, "http")?,
             websocket: ScopeFactory::new(py, "websocket")?,
-            state: OnceLock::new(),
+            state: same
+                .map(|same| Arc::clone(&same.shared.state))
+                .unwrap_or_default(),
             running: Running::default(),
         });
         Ok(Self {
-            lifespan: Lifespan::new(Arc::clone(&shared), Arc::clone(event_loop), config.lifespan),
+            lifespan: same.map_or_else(
+                || {
+                    let (shared, event_loop) = (Arc::clone(&shared), Arc::clone(event_loop));
+                    Arc::new(Lifespan::new(shared, event_loop, config.lifespan))
+                },
+                |same| Arc::clone(&same.lifespan),
+            ),
+            shares_lifespan: same.is_some(),
             shared,
             event_loop: Arc::clone(event_loop),
             router: router.map(Bound::unbind),
@@ -222,8 +256,7 @@ impl Application for AsgiApplication {
         Box::pin(async move {
             let (reply_to, answer) = oneshot::channel();
             let mut request = request;
-            let body = std::mem::take(&mut request.body);
-            let exchange = Exchange::new(shared, Arc::clone(&event_loop), body, reply_to);
+            let exchange = Exchange::new(shared, Arc::clone(&event_loop), &mut request, reply_to);
             let guard = LeaveGuard::new(Arc::clone(&exchange));
             event_loop.push(Job::Run(Box::new(move |py, _| {
                 exchange.start(py, &request);
@@ -238,29 +271,53 @@ impl Application for AsgiApplication {
         Some(self)
     }
 
-    fn startup(&self) -> BoxFuture<'_, Result<(), AppError>> {
+    fn startup(&self) -> BoxFuture<'_, Result<(), LifespanError>> {
         Box::pin(async {
             self.event_loop.connect();
+            if self.shares_lifespan {
+                return Ok(());
+            }
             self.lifespan.startup().await
         })
+    }
+
+    fn whereabouts(&self) -> BoxFuture<'_, Option<String>> {
+        Box::pin(self.lifespan.whereabouts())
+    }
+
+    fn broken(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.lifespan.broken())
+    }
+
+    fn notify(&self, notice: Notice) {
+        self.shared.running.draining.store(true, Ordering::Relaxed);
+        let shared = Arc::clone(&self.shared);
+        self.event_loop.run(move |py, _| {
+            for served in shared.running.all() {
+                served.notify(py, notice);
+            }
+        });
     }
 
     fn settled(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.shared.running.settled())
     }
 
-    fn shutdown(&self) -> BoxFuture<'_, Result<(), AppError>> {
+    fn shutdown(&self) -> BoxFuture<'_, Result<(), LifespanError>> {
         Box::pin(async {
             let left = self.shared.running.all();
             if !left.is_empty() {
                 // Before the application puts away what they work with.
                 self.event_loop.run(move |py, _| {
-                    for exchange in left {
-                        exchange.cancel(py);
+                    for served in left {
+                        served.cancel(py);
                     }
                 });
                 let settled = self.shared.running.settled();
                 let _ = tokio::time::timeout(CANCELLED_LIMIT, settled).await;
+            }
+            if self.shares_lifespan {
+                return Ok(());
             }
             self.lifespan.shutdown().await
         })

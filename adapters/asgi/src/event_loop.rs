@@ -8,15 +8,15 @@ use std::fmt;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PySet};
+use tokio::runtime::Handle;
 use tracing::{error, warn};
-use twinspan::config::LoopChoice;
 use twinspan::worker::Finished;
 use twinspan_bridge::bytes::Lender;
 use twinspan_bridge::doorbell::Doorbell;
@@ -55,7 +55,8 @@ pub struct EventLoop {
     bell: Bell,
     outbox: Arc<Outbox>,
     doorbell: Arc<Doorbell>,
-    connected: AtomicBool,
+    /// The I/O runtime, once the loop is joined with it.
+    io: OnceLock<Handle>,
     /// Only the loop's thread reads and writes it.
     in_turn: AtomicBool,
     /// The worker has finished; only the loop's thread reads and writes it.
@@ -87,9 +88,9 @@ impl fmt::Debug for EventLoop {
 }
 
 impl EventLoop {
-    /// Makes the loop and sets it as the current thread's.
-    pub fn new(py: Python<'_>, choice: LoopChoice) -> PyResult<Arc<Self>> {
-        let event_loop = make_loop(py, choice)?;
+    /// Takes over a loop, which becomes the current thread's.
+    pub fn new(event_loop: Bound<'_, PyAny>) -> PyResult<Arc<Self>> {
+        let py = event_loop.py();
         let asyncio = py.import("asyncio")?;
         asyncio.call_method1("set_event_loop", (&event_loop,))?;
         let arguments = PyDict::new(py);
@@ -116,7 +117,7 @@ impl EventLoop {
                 bell,
                 outbox: Arc::new(Outbox::default()),
                 doorbell: Arc::default(),
-                connected: AtomicBool::new(false),
+                io: OnceLock::new(),
                 in_turn: AtomicBool::new(false),
                 stopping: AtomicBool::new(false),
                 lender: Lender::new(release),
@@ -131,10 +132,17 @@ impl EventLoop {
 
     /// Joins the loop with the current I/O runtime, once.
     pub(crate) fn connect(self: &Arc<Self>) {
-        if !self.connected.swap(true, Ordering::Relaxed) {
+        if self.io.set(Handle::current()).is_ok() {
             tokio::spawn(Arc::clone(&self.outbox).serve());
             let this = Arc::clone(self);
             tokio::spawn(Arc::clone(&self.doorbell).serve(move || this.bell.ring()));
+        }
+    }
+
+    /// Starts a task on the I/O runtime.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        if let Some(io) = self.io.get() {
+            io.spawn(task);
         }
     }
 
@@ -173,10 +181,6 @@ impl EventLoop {
 
     pub(crate) fn create_future<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.python.create_future.bind(py).call0()
-    }
-
-    pub(crate) fn event_loop<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
-        self.python.event_loop.bind(py)
     }
 
     /// Starts a coroutine as a task; its first step runs at once from Python 3.12 on.
@@ -394,18 +398,6 @@ fn is_ctrl_c(py: Python<'_>, error: &PyErr) -> PyResult<bool> {
     let thread = threading.call_method0("current_thread")?;
     Ok(handler.is(&signal.getattr("default_int_handler")?)
         && thread.is(&threading.call_method0("main_thread")?))
-}
-
-fn make_loop(py: Python<'_>, choice: LoopChoice) -> PyResult<Bound<'_, PyAny>> {
-    let module = match choice {
-        LoopChoice::Asyncio => py.import("asyncio")?,
-        LoopChoice::Uvloop => py.import("uvloop")?,
-        LoopChoice::Auto => match py.import("uvloop") {
-            Ok(uvloop) => uvloop,
-            Err(_) => py.import("asyncio")?,
-        },
-    };
-    module.call_method0("new_event_loop")
 }
 
 /// What the loop calls when the bell rings.

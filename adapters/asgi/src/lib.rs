@@ -8,11 +8,14 @@
 mod application;
 mod awaitable;
 mod event_loop;
+mod file;
 mod http;
 mod lifespan;
+mod loop_factory;
 mod message;
 mod scope;
 mod websocket;
 
 pub use application::AsgiApplication;
 pub use event_loop::EventLoop;
+pub use loop_factory::make_loop;

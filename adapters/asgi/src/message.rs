@@ -1,14 +1,23 @@
 //! ASGI messages as the adapters read and write them.
 
-use http::{HeaderMap, StatusCode};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, StatusCode};
 use pyo3::exceptions::{PyKeyError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyString};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyString};
+use twinspan::http::trailers;
 use twinspan_bridge::bytes::Lender;
 use twinspan_bridge::head;
 
-use std::sync::Arc;
+// The extensions of HTTP, by the names that stand in a scope and in messages.
+pub(crate) const DEBUG: &str = "http.response.debug";
+pub(crate) const EARLY_HINT: &str = "http.response.early_hint";
+pub(crate) const PATHSEND: &str = "http.response.pathsend";
+pub(crate) const TRAILERS: &str = "http.response.trailers";
+pub(crate) const ZEROCOPYSEND: &str = "http.response.zerocopysend";
 
 /// The message as a dict, with its `type`.
 pub(crate) fn open<'a, 'py>(
@@ -42,7 +51,51 @@ pub(crate) fn status(message: &Bound<'_, PyDict>, kind: &str) -> PyResult<Status
 }
 
 /// `headers`: an iterable of pairs of byte strings; absent and `None` mean none.
+///
+/// What belongs to the connection is dropped: the server frames the message itself; uvicorn and others do so
+/// too, and applications that proxy rely on it.
 pub(crate) fn headers(message: &Bound<'_, PyDict>) -> PyResult<HeaderMap> {
+    read_headers(message, |name| !is_hop_by_hop(name))
+}
+
+/// The same of a response with trailers, which announces them.
+pub(crate) fn headers_before_trailers(message: &Bound<'_, PyDict>) -> PyResult<HeaderMap> {
+    read_headers(message, |name| {
+        !is_hop_by_hop(name) || name.eq_ignore_ascii_case(b"trailer")
+    })
+}
+
+/// `headers` after a body.
+///
+/// # Errors
+/// `ValueError` for what has no place there as well.
+pub(crate) fn trailers(message: &Bound<'_, PyDict>) -> PyResult<HeaderMap> {
+    let fields = read_headers(message, |_| true)?;
+    match fields.keys().find(|name| trailers::is_forbidden(name)) {
+        Some(name) => Err(PyValueError::new_err(format!(
+            "`{name}` cannot be a trailer (RFC 9110 §6.5.1)"
+        ))),
+        None => Ok(fields),
+    }
+}
+
+/// `links` as the header of early hints: an iterable of byte strings.
+pub(crate) fn links(message: &Bound<'_, PyDict>) -> PyResult<HeaderMap> {
+    let py = message.py();
+    let links = message
+        .get_item(intern!(py, "links"))?
+        .ok_or_else(|| PyValueError::new_err(format!("`{EARLY_HINT}` must have `links`")))?;
+    let mut headers = HeaderMap::new();
+    for link in links.try_iter()? {
+        let link = link?;
+        let link = byte_string(&link, "a link")?;
+        head::append(&mut headers, b"link", link.as_bytes())
+            .map_err(|error| PyValueError::new_err(error.to_string()))?;
+    }
+    Ok(headers)
+}
+
+fn read_headers(message: &Bound<'_, PyDict>, keeps: impl Fn(&[u8]) -> bool) -> PyResult<HeaderMap> {
     let py = message.py();
     let mut headers = HeaderMap::new();
     let Some(pairs) = message.get_item(intern!(py, "headers"))? else {
@@ -55,18 +108,17 @@ pub(crate) fn headers(message: &Bound<'_, PyDict>) -> PyResult<HeaderMap> {
         let (name, value) = pair_of(&pair?)?;
         let name = byte_string(&name, "a header's name")?;
         let value = byte_string(&value, "a header's value")?;
-        // The server frames the message itself; uvicorn and others drop these, and applications that
-        // proxy rely on it.
-        if head::HOP_BY_HOP.iter().any(|hop| {
-            name.as_bytes()
-                .eq_ignore_ascii_case(hop.as_str().as_bytes())
-        }) {
-            continue;
+        if keeps(name.as_bytes()) {
+            head::append(&mut headers, name.as_bytes(), value.as_bytes())
+                .map_err(|error| PyValueError::new_err(error.to_string()))?;
         }
-        head::append(&mut headers, name.as_bytes(), value.as_bytes())
-            .map_err(|error| PyValueError::new_err(error.to_string()))?;
     }
     Ok(headers)
+}
+
+fn is_hop_by_hop(name: &[u8]) -> bool {
+    let is = |hop: &HeaderName| name.eq_ignore_ascii_case(hop.as_str().as_bytes());
+    head::HOP_BY_HOP.iter().any(is)
 }
 
 /// A name and a value: any iterable of two, though nearly all are tuples.
@@ -104,13 +156,98 @@ pub(crate) fn body(message: &Bound<'_, PyDict>, lender: &Arc<Lender>) -> PyResul
     }
 }
 
-/// `more_body`: absent means `False`.
-pub(crate) fn more_body(message: &Bound<'_, PyDict>) -> PyResult<bool> {
-    match message.get_item(intern!(message.py(), "more_body"))? {
+/// `more_body`, `more_trailers` or `trailers`: absent means `False`.
+pub(crate) fn flag(message: &Bound<'_, PyDict>, key: &Bound<'_, PyString>) -> PyResult<bool> {
+    match message.get_item(key)? {
         None => Ok(false),
-        Some(more) => more.is_truthy(),
+        Some(flag) => flag.is_truthy(),
     }
 }
+
+/// `path`: an absolute path of a file.
+pub(crate) fn path(message: &Bound<'_, PyDict>) -> PyResult<PathBuf> {
+    let path = message
+        .get_item(intern!(message.py(), "path"))?
+        .ok_or_else(|| PyValueError::new_err(format!("`{PATHSEND}` must have a `path`")))?;
+    let path = path
+        .cast::<PyString>()
+        .map_err(|_| PyTypeError::new_err("`path` must be a str"))?;
+    // Also names that are no UTF-8, as Python keeps them.
+    let path: PathBuf = path.extract()?;
+    if path.is_absolute() {
+        Ok(path)
+    } else {
+        Err(PyValueError::new_err(format!(
+            "`path` must be absolute, not '{}'",
+            path.display()
+        )))
+    }
+}
+
+/// `file`: something with a file descriptor, or its number.
+pub(crate) fn file<'py>(message: &Bound<'py, PyDict>) -> PyResult<Bound<'py, PyAny>> {
+    message
+        .get_item(intern!(message.py(), "file"))?
+        .ok_or_else(|| PyValueError::new_err(format!("`{ZEROCOPYSEND}` must have a `file`")))
+}
+
+/// `offset` or `count`: a number of bytes; `None` where it is absent.
+pub(crate) fn bytes(message: &Bound<'_, PyDict>, key: &str) -> PyResult<Option<u64>> {
+    let Some(number) = message.get_item(key)?.filter(|number| !number.is_none()) else {
+        return Ok(None);
+    };
+    if !number.is_instance_of::<PyInt>() {
+        return Err(PyTypeError::new_err(format!("`{key}` must be an int")));
+    }
+    // What a file can be long; also the end of a range must fit.
+    let number: Option<u64> = number.extract().ok().filter(|number| *number < 1 << 62);
+    number.map(Some).ok_or_else(|| {
+        PyValueError::new_err(format!("`{key}` must be a number of bytes, 0 or more"))
+    })
+}
+
+/// What is worth a line of a log of `info`: plain values, cut short, and the kinds of all others, whose
+/// `repr` may be long or do something.
+pub(crate) fn debug_info(message: &Bound<'_, PyDict>) -> PyResult<String> {
+    let info = message
+        .get_item(intern!(message.py(), "info"))?
+        .ok_or_else(|| PyValueError::new_err(format!("`{DEBUG}` must have an `info`")))?;
+    let info = info
+        .cast::<PyDict>()
+        .map_err(|_| PyTypeError::new_err("`info` must be a dict"))?;
+    let mut entries = Vec::new();
+    for (key, value) in info.iter().take(DEBUG_ENTRIES) {
+        let key = key
+            .cast::<PyString>()
+            .map_err(|_| PyTypeError::new_err("the keys of `info` must be str"))?;
+        entries.push(format!("{}={}", cut(key), shown(&value)?));
+    }
+    Ok(entries.join(", "))
+}
+
+fn shown(value: &Bound<'_, PyAny>) -> PyResult<String> {
+    if let Ok(text) = value.cast::<PyString>() {
+        return Ok(cut(text));
+    }
+    let is_number =
+        value.is_exact_instance_of::<PyInt>() || value.is_exact_instance_of::<PyFloat>();
+    if (is_number || value.is_exact_instance_of::<PyBool>() || value.is_none())
+        && let Ok(text) = value.repr()
+    {
+        return Ok(cut(&text));
+    }
+    Ok(cut(&value.get_type().name()?))
+}
+
+fn cut(text: &Bound<'_, PyString>) -> String {
+    let text = text.to_string_lossy();
+    text.chars().take(DEBUG_CHARACTERS).collect()
+}
+
+/// Entries of a debug message that are logged.
+const DEBUG_ENTRIES: usize = 16;
+/// Characters of a name or a value that are logged.
+const DEBUG_CHARACTERS: usize = 100;
 
 /// `{"type": "http.disconnect"}`
 pub(crate) fn http_disconnect(py: Python<'_>) -> PyResult<Py<PyAny>> {

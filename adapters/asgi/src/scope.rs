@@ -11,8 +11,11 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 use twinspan::app::{LocalAddr, Request};
+use twinspan::http::Interim;
 use twinspan_bridge::addresses::Addresses;
 use twinspan_bridge::text;
+
+use crate::message::{DEBUG, EARLY_HINT, PATHSEND, TRAILERS, ZEROCOPYSEND};
 
 /// Version of the HTTP and WebSocket message format (ASGI "HTTP & WebSocket" specification).
 const SPEC_VERSION: &str = "2.5";
@@ -20,6 +23,12 @@ const SPEC_VERSION: &str = "2.5";
 /// Builds scopes of one kind.
 pub(crate) struct ScopeFactory {
     template: Py<PyDict>,
+    /// The versions; each scope has its own, as an application may write into it.
+    asgi: Py<PyDict>,
+    /// What every request offers beyond the protocol.
+    extensions: Py<PyDict>,
+    /// The same, where 103 can be sent.
+    with_hints: Py<PyDict>,
     addresses: Addresses,
     servers: Mutex<HashMap<SocketAddr, Py<PyTuple>>>,
 }
@@ -35,7 +44,7 @@ impl ScopeFactory {
         asgi.set_item("spec_version", SPEC_VERSION)?;
         let template = PyDict::new(py);
         template.set_item("type", kind)?;
-        template.set_item("asgi", asgi)?;
+        template.set_item("asgi", py.None())?;
         template.set_item("http_version", "1.1")?;
         template.set_item("server", py.None())?;
         template.set_item("client", py.None())?;
@@ -49,22 +58,33 @@ impl ScopeFactory {
         template.set_item("query_string", PyBytes::new(py, b""))?;
         template.set_item("headers", py.None())?;
         template.set_item("extensions", py.None())?;
+        let extensions = PyDict::new(py);
+        for &name in extensions_of(kind) {
+            extensions.set_item(name, PyDict::new(py))?;
+        }
+        let with_hints = extensions.copy()?;
+        with_hints.set_item(EARLY_HINT, PyDict::new(py))?;
         Ok(Self {
             template: template.unbind(),
+            asgi: asgi.unbind(),
+            extensions: extensions.unbind(),
+            with_hints: with_hints.unbind(),
             addresses: Addresses::default(),
             servers: Mutex::default(),
         })
     }
 
-    /// A scope for `request`; `scheme` is `http`, `https`, `ws` or `wss`.
+    /// A scope for `request`; `scheme` is `http`, `https`, `ws` or `wss`, `interim` where 103 would go.
     pub(crate) fn build<'py>(
         &self,
         py: Python<'py>,
         request: &Request,
         scheme: &'static str,
         state: Option<&Py<PyDict>>,
+        interim: Option<&Interim>,
     ) -> PyResult<Bound<'py, PyDict>> {
         let scope = self.template.bind(py).copy()?;
+        scope.set_item(intern!(py, "asgi"), self.asgi.bind(py).copy()?)?;
         let head = &request.head;
         if head.version != Version::HTTP_11 {
             scope.set_item(intern!(py, "http_version"), http_version(py, head.version))?;
@@ -84,7 +104,11 @@ impl ScopeFactory {
             )?;
         }
         scope.set_item(intern!(py, "headers"), headers(py, head)?)?;
-        scope.set_item(intern!(py, "extensions"), PyDict::new(py))?;
+        let extensions = match interim {
+            Some(_) => &self.with_hints,
+            None => &self.extensions,
+        };
+        scope.set_item(intern!(py, "extensions"), extensions.bind(py).copy()?)?;
         if let Some(state) = state {
             scope.set_item(intern!(py, "state"), state.bind(py).copy()?)?;
         }
@@ -134,6 +158,16 @@ impl ScopeFactory {
                 Ok(server)
             }
         }
+    }
+}
+
+/// What is offered on every connection.
+fn extensions_of(kind: &str) -> &'static [&'static str] {
+    match kind {
+        "websocket" => &["websocket.http.response"],
+        // Whoever asks for debug logs gets what this extension is for; everybody else is spared the cost.
+        _ if tracing::enabled!(tracing::Level::DEBUG) => &[PATHSEND, ZEROCOPYSEND, TRAILERS, DEBUG],
+        _ => &[PATHSEND, ZEROCOPYSEND, TRAILERS],
     }
 }
 

@@ -14,8 +14,8 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 use tracing::{debug, error, info, warn};
 use twinspan::app::{
-    AppError, Application, BoxFuture, Description, Interface, PoolLoad, Request, Response,
-    RouteTable, RoutesError,
+    AppError, Application, BoxFuture, Description, Interface, LifespanError, PoolLoad, Request,
+    Response, RouteTable, RoutesError,
 };
 use twinspan::config::AppConfig;
 use twinspan::lead::Lead;
@@ -202,7 +202,7 @@ impl Application for WsgiApplication {
         Box::pin(self.shared.exhausted.notified())
     }
 
-    fn startup(&self) -> BoxFuture<'_, Result<(), AppError>> {
+    fn startup(&self) -> BoxFuture<'_, Result<(), LifespanError>> {
         if !self.connected.swap(true, Ordering::Relaxed) {
             tokio::spawn(Arc::clone(&self.shared.outbox).serve());
             let shared = Arc::clone(&self.shared);
@@ -232,7 +232,7 @@ impl Application for WsgiApplication {
         Box::pin(self.shared.pool.settled())
     }
 
-    fn shutdown(&self) -> BoxFuture<'_, Result<(), AppError>> {
+    fn shutdown(&self) -> BoxFuture<'_, Result<(), LifespanError>> {
         Box::pin(async {
             drop(self.shared.pool.close());
             let empty = self.shared.pool.empty();

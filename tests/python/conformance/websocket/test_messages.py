@@ -40,6 +40,20 @@ def test_received_messages_have_both_keys_one_of_them_none(serve: Serve) -> None
             assert app.says() == {"type": "websocket.receive", "text": text, "bytes": data}
 
 
+def test_a_task_that_waits_since_before_the_accept_gets_the_first_message(serve: Serve) -> None:
+    async def session(scope: Scope, receive: Receive, send: Send, say: Say) -> None:
+        assert (await receive())["type"] == "websocket.connect"
+        waiting = asyncio.ensure_future(receive())
+        await asyncio.sleep(0)  # lets it begin to wait
+        await send({"type": "websocket.accept"})
+        say(await waiting)
+
+    app = App(session)
+    with client(serve(app)) as connection:
+        connection.send("first")
+        assert app.says() == {"type": "websocket.receive", "text": "first", "bytes": None}
+
+
 def test_text_and_bytes_reach_the_client_as_what_they_are(serve: Serve) -> None:
     async def session(scope: Scope, receive: Receive, send: Send, say: Say) -> None:
         await accept(receive, send)
@@ -201,7 +215,7 @@ def test_a_receive_that_is_cancelled_loses_no_message(serve: Serve) -> None:
 
     async def session(scope: Scope, receive: Receive, send: Send, say: Say) -> None:
         await accept(receive, send)
-        waiting = asyncio.create_task(receive())  # pyright: ignore[reportArgumentType] # has all methods of a coroutine
+        waiting = asyncio.ensure_future(receive())  # pyright: ignore[reportArgumentType] # has all methods of a coroutine
         await asyncio.sleep(0)
         waiting.cancel()
         say("cancelled")
