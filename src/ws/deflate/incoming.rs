@@ -494,6 +494,7 @@ fn at_most(count: u64, limit: usize) -> usize {
 mod tests {
     use super::super::{Deflater, negotiate};
     use super::*;
+    use flate2::{Compress, Compression, FlushCompress};
     use http::header::{HeaderMap, HeaderValue, SEC_WEBSOCKET_EXTENSIONS};
     use std::future::poll_fn;
     use std::pin::pin;
@@ -841,6 +842,27 @@ mod tests {
                 let error = read(&wire, move || size, || 100).await.expect_err(what);
                 assert!(InvalidDeflate::is_cause_of(&error), "{what}: {error}");
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn no_message_can_refer_to_one_before_it_on_whatever_connection() {
+        let secret = b"a message that nobody else may read";
+        let mut compress = Compress::new(Compression::default(), false);
+        compress.set_dictionary(secret).unwrap();
+        let mut copy = Vec::with_capacity(100);
+        compress
+            .compress_vec(secret, &mut copy, FlushCompress::Sync)
+            .unwrap();
+        assert!(copy.len() < secret.len() / 2, "it refers to the dictionary");
+        let first = frame(0xc1, &deflate(secret, "permessage-deflate"));
+        let thief = frame(0xc1, &copy);
+        let wire = [&first[..], &thief].concat();
+        assert!(read(&wire, || 9000, || 9000).await.is_err(), "the same");
+        for _ in 0..2 {
+            let others = read(&first, || 9000, || 9000).await.unwrap();
+            assert_eq!(messages(&others), [(0x81, secret.to_vec())]);
+            assert!(read(&thief, || 9000, || 9000).await.is_err(), "another");
         }
     }
 
