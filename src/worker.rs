@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
-use crate::app::{Application, BoxFuture, LifespanError};
+use crate::app::{Application, BoxFuture, LifespanError, Notice};
 use crate::config::{AppConfig, Config};
 use crate::dispatch::Dispatcher;
 use crate::drain::Drain;
@@ -286,7 +286,16 @@ impl Worker {
         self.drain.begun().await;
         let limit = self.config.timeouts.graceful_shutdown;
         let deadline = Instant::now() + limit;
-        let dropped = self.drain.finish(limit).await;
+        self.notify(Notice::Draining);
+        let last_call = async {
+            tokio::time::sleep_until(deadline - LAST_CALL.min(limit / 4)).await;
+            self.notify(Notice::LastCall);
+            std::future::pending().await
+        };
+        let dropped = tokio::select! {
+            dropped = self.drain.finish(limit) => dropped,
+            never = last_call => never,
+        };
         if dropped > 0 {
             warn!(
                 dropped,
@@ -301,6 +310,12 @@ impl Worker {
             }
         }
         stop_all(&self.loaded).await
+    }
+
+    fn notify(&self, notice: Notice) {
+        for app in &self.loaded {
+            app.application.notify(notice);
+        }
     }
 }
 
@@ -351,6 +366,9 @@ fn open_access_log(config: &Config, metrics: &Arc<Metrics>) -> Option<AccessLog>
     }
 }
 
+/// So long before they are cut off, requests are told; a quarter of the time for the drain where that is less.
+const LAST_CALL: Duration = Duration::from_secs(3);
+
 async fn start_one(app: &Loaded) -> Result<(), LoadError> {
     let limit = app.config.timeout_startup;
     let error = match tokio::time::timeout(limit, app.application.startup()).await {
@@ -373,6 +391,9 @@ async fn start_one(app: &Loaded) -> Result<(), LoadError> {
         traceback: error.traceback,
     })
 }
+
+/// Threads that read files for responses at a time: where a disk hangs, so many are lost to it and no more.
+const FILE_THREADS: usize = 32;
 
 /// Stops applications in reverse order, each within its own time: one that hangs takes none from the others.
 async fn stop_all(loaded: &[Loaded]) -> Shutdown {
@@ -475,9 +496,6 @@ pub struct IoThreads {
     pub finished: Finished,
     thread: std::thread::JoinHandle<()>,
 }
-
-/// Threads that read files for responses at a time: where a disk hangs, so many are lost to it and no more.
-const FILE_THREADS: usize = 32;
 
 impl IoThreads {
     /// Starts `threads` threads; `main` makes the future that lives as long as they do. A single thread
