@@ -109,6 +109,8 @@ class Place:
             await send({"type": "lifespan.shutdown.complete"})
             return
         if scope["path"] == "/settled":
+            # uvloop may take new requests before the callbacks of a task that has ended.
+            await asyncio.sleep(0)
             await respond(send)
             return
         with self._changed:
