@@ -215,17 +215,19 @@ impl Exchange {
             Progress::Streaming(sender) | Progress::Ending(sender, _) => Some(sender),
             _ => None,
         };
+        // One that was told so need not go on.
         let left = self.has_left()
             || warned
+            || dismissed
             || sender.is_some_and(|sender| sender.is_disconnected() || sender.is_satisfied());
         if let Some(error) = raised {
             if cancelled && is_cancellation(py, error) {
                 let app = &self.shared.name;
                 info!(%app, "a task was cancelled: it did not end in time");
             } else {
-                self.log(py, error, left || cut_off || dismissed);
+                self.log(py, error, left || cut_off);
             }
-        } else if !dismissed && !left && sender.is_some() {
+        } else if !left && sender.is_some() {
             let app = &self.shared.name;
             error!(%app, "an application returned before its response was complete");
         }
@@ -324,12 +326,6 @@ impl Exchange {
                     Sent::Complete
                 })
             }
-            Next::Further(sender) if self.is_dismissed(&state) => {
-                self.gone.store(true, Ordering::Release);
-                drop(state);
-                sender.finish();
-                Err(client_left())
-            }
             Next::Further(mut sender) => {
                 let pushed = sender.push(piece);
                 state.response = Progress::Streaming(sender);
@@ -354,6 +350,11 @@ impl Exchange {
             Progress::Started(_) | Progress::Streaming(_) => {
                 return match std::mem::replace(&mut state.response, Progress::Complete) {
                     Progress::Started(head) if !self.has_left() => Ok(Next::First(head)),
+                    Progress::Streaming(sender) if self.is_dismissed(state) => {
+                        self.gone.store(true, Ordering::Release);
+                        sender.finish();
+                        Err(client_left())
+                    }
                     Progress::Streaming(sender) => Ok(Next::Further(sender)),
                     _ => Err(client_left()),
                 };
@@ -379,7 +380,7 @@ impl Exchange {
             drop(request);
             return Some((reply_to, head.with(piece.into())));
         }
-        state.is_event_stream = !is_all && self.is_get && is_event_stream(&head.headers);
+        state.is_event_stream = self.is_get && is_event_stream(&head.headers);
         let (mut sender, receiver) = body::channel(RESPONSE_BUFFER);
         if state.promised_trailers.is_some() && self.accepts_trailers {
             sender.promise_trailers();

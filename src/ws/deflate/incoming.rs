@@ -6,6 +6,7 @@
 //! passes as it is, control frames at their place, and those that break the rules too: it is the
 //! reader who judges them.
 
+use std::cell::Cell;
 use std::error::Error;
 use std::io;
 use std::pin::Pin;
@@ -17,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::coop::poll_proceed;
 use tokio_util::io::poll_read_buf;
 
-use super::{Extension, TAIL};
+use super::{Extension, TAIL, borrow, give_back};
 
 /// Read from the peer at once, and held only while it is worked on.
 const READ_BUFFER: usize = 8 * 1024;
@@ -40,6 +41,10 @@ const CONTINUATION: u8 = 0;
 const TEXT: u8 = 1;
 const BINARY: u8 = 2;
 const CONTROL: u8 = 8;
+
+thread_local! {
+    static SPARE: Cell<Option<Decompress>> = const { Cell::new(None) };
+}
 
 /// A compressed message is no deflate stream: the cause of the [`io::Error`] that reading gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -384,7 +389,9 @@ impl Inflate {
         let mut first = std::mem::replace(&mut message.opcode, CONTINUATION);
         if let Ends::Message = ends {
             first |= FINAL;
-            self.message = MessageState::None;
+            if let MessageState::Compressed(message) = std::mem::take(&mut self.message) {
+                message.give_back();
+            }
         }
         let length = u16::try_from(made).unwrap_or(u16::MAX).to_be_bytes();
         let header = [first, MASKED | LENGTH_16, length[0], length[1], 0, 0, 0, 0];
@@ -433,11 +440,17 @@ impl Payload {
 impl Message {
     fn new(opcode: u8) -> Self {
         Self {
-            decompress: Decompress::new(false),
+            decompress: borrow(&SPARE).unwrap_or_else(|| Decompress::new(false)),
             opcode,
             ended: false,
             tail: &TAIL,
         }
+    }
+
+    /// Leaves the decompressor to the next message.
+    fn give_back(mut self) {
+        self.decompress.reset(false);
+        give_back(&SPARE, self.decompress);
     }
 
     /// Gives how many bytes of `input` were taken, and how many were put into `output`.
@@ -481,6 +494,7 @@ fn at_most(count: u64, limit: usize) -> usize {
 mod tests {
     use super::super::{Deflater, negotiate};
     use super::*;
+    use flate2::{Compress, Compression, FlushCompress};
     use http::header::{HeaderMap, HeaderValue, SEC_WEBSOCKET_EXTENSIONS};
     use std::future::poll_fn;
     use std::pin::pin;
@@ -828,6 +842,27 @@ mod tests {
                 let error = read(&wire, move || size, || 100).await.expect_err(what);
                 assert!(InvalidDeflate::is_cause_of(&error), "{what}: {error}");
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn no_message_can_refer_to_one_before_it_on_whatever_connection() {
+        let secret = b"a message that nobody else may read";
+        let mut compress = Compress::new(Compression::default(), false);
+        compress.set_dictionary(secret).unwrap();
+        let mut copy = Vec::with_capacity(100);
+        compress
+            .compress_vec(secret, &mut copy, FlushCompress::Sync)
+            .unwrap();
+        assert!(copy.len() < secret.len() / 2, "it refers to the dictionary");
+        let first = frame(0xc1, &deflate(secret, "permessage-deflate"));
+        let thief = frame(0xc1, &copy);
+        let wire = [&first[..], &thief].concat();
+        assert!(read(&wire, || 9000, || 9000).await.is_err(), "the same");
+        for _ in 0..2 {
+            let others = read(&first, || 9000, || 9000).await.unwrap();
+            assert_eq!(messages(&others), [(0x81, secret.to_vec())]);
+            assert!(read(&thief, || 9000, || 9000).await.is_err(), "another");
         }
     }
 

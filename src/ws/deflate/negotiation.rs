@@ -13,7 +13,7 @@ pub(in crate::ws) struct Extension {
 /// zlib's raw deflate has no window of 256 bytes: it would use one of 512, which the client could not
 /// undo.
 const LEAST_BITS: u8 = 9;
-const MOST_BITS: u8 = 15;
+pub(super) const MOST_BITS: u8 = 15;
 
 /// The first offer of permessage-deflate that can be met, over all header lines.
 ///
