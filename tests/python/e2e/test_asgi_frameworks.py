@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import sys
 import threading
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -53,6 +54,12 @@ class Framework(NamedTuple):
     """Is told when the server starts and stops."""
     mountable: bool = True
     """Matches what comes below a mount; otherwise it gets what no mount does."""
+    since: tuple[int, int] = (3, 11)
+    """The first version of Python that it runs on."""
+
+    @property
+    def installed(self) -> bool:
+        return sys.version_info >= self.since
 
 
 FRAMEWORKS = {
@@ -63,7 +70,7 @@ FRAMEWORKS = {
     "Falcon": Framework("frameworks.falcon_asgi_shop:app", "falcon", mountable=False),
     "FastAPI": Framework("frameworks.fastapi_shop:app", "fastapi"),
     "Litestar": Framework("frameworks.litestar_shop:app", "litestar"),
-    "Quart": Framework("frameworks.quart_shop:app", "quart"),
+    "Quart": Framework("frameworks.quart_shop:app", "quart", since=(3, 13)),
     "Starlette": Framework("frameworks.starlette_shop:app", "starlette"),
 }
 LIBRARIES = {
@@ -72,7 +79,8 @@ LIBRARIES = {
     "Strawberry": Framework("frameworks.strawberry_graphql:app", "strawberry-graphql"),
 }
 APPLICATIONS = FRAMEWORKS | LIBRARIES
-TARGETS = {name: framework.target for name, framework in APPLICATIONS.items()}
+INSTALLED = [name for name, framework in FRAMEWORKS.items() if framework.installed]
+TARGETS = {name: APPLICATIONS[name].target for name in [*INSTALLED, *LIBRARIES]}
 
 
 def prefix_of(name: str) -> str:
@@ -135,7 +143,7 @@ def place(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-@pytest.fixture(params=list(FRAMEWORKS))
+@pytest.fixture(params=INSTALLED)
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -203,9 +211,9 @@ class TestShops(ShopTests):
 
 
 def test_lifespans_begin_and_end_with_the_server(files: Path) -> None:
-    names = [name for name, framework in FRAMEWORKS.items() if framework.lifespan]
+    names = [name for name in INSTALLED if FRAMEWORKS[name].lifespan]
     environment = {"PICTURE": str(files / "picture.png")}
-    command = Command(tuple(arguments_of(list(FRAMEWORKS))), cwd=files, env=environment)
+    command = Command(tuple(arguments_of(INSTALLED)), cwd=files, env=environment)
     try:
         with browser(command.url) as client:
             for name in names:
@@ -514,6 +522,7 @@ def test_django_learns_of_a_client_that_leaves(served: Served, place: str) -> No
 # Quart and Litestar.
 
 
+@pytest.mark.skipif("Quart" not in INSTALLED, reason="Quart needs Python 3.13")
 def test_a_websocket_of_quart_is_denied_with_a_response(served: Served, place: str) -> None:
     with (
         browser(served.url("Quart", place)) as client,

@@ -81,9 +81,8 @@ async def endless(request: HttpRequest) -> HttpResponseBase:
             while True:
                 yield b"drop\n"
                 await asyncio.sleep(0.01)
-        except asyncio.CancelledError:
+        finally:  # cancelled, or closed after `send` has raised: what comes first
             shop.journal("Django's tap is closed")
-            raise
 
     return StreamingHttpResponse(drops(), content_type="text/plain")
 
