@@ -392,6 +392,9 @@ async fn start_one(app: &Loaded) -> Result<(), LoadError> {
     })
 }
 
+/// Threads that read files for responses at a time: where a disk hangs, so many are lost to it and no more.
+const FILE_THREADS: usize = 32;
+
 /// Stops applications in reverse order, each within its own time: one that hangs takes none from the others.
 async fn stop_all(loaded: &[Loaded]) -> Shutdown {
     let mut shutdown = Shutdown::Clean;
@@ -506,10 +509,13 @@ impl IoThreads {
             tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(threads)
                 .thread_name("twinspan-io")
+                .max_blocking_threads(FILE_THREADS)
                 .enable_all()
                 .build()?
         } else {
             tokio::runtime::Builder::new_current_thread()
+                .thread_name("twinspan-file")
+                .max_blocking_threads(FILE_THREADS)
                 .enable_all()
                 .build()?
         };

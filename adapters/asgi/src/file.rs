@@ -188,15 +188,23 @@ async fn pump(
         };
         Ok((section, length, first))
     });
-    let (mut section, length, first) = opened.await.map_err(|error| {
-        exchange.file_missing();
-        Failure::File(error)
-    })?;
+    let (mut section, length, first) = match opened.await {
+        Ok(opened) => opened,
+        Err(error) => {
+            exchange.file_missing(head);
+            return Err(Failure::File(error));
+        }
+    };
     *sent = first.len() as u64;
+    let is_all = !is_read || section.is_over();
     let first = First {
-        is_all: !is_read || section.is_over(),
+        length: if is_read && is_all {
+            Some(*sent)
+        } else {
+            length
+        },
         piece: first,
-        length,
+        is_all,
         more_body: wanted.more_body,
     };
     exchange.begin_file(head, first)?;
@@ -234,7 +242,7 @@ pub(crate) struct First {
     pub(crate) piece: Bytes,
     /// It is the only one.
     pub(crate) is_all: bool,
-    /// That of the file, where it is sure.
+    /// That of all pieces, where it is sure.
     pub(crate) length: Option<u64>,
     pub(crate) more_body: bool,
 }

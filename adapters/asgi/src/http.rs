@@ -38,9 +38,9 @@ pub(crate) struct Exchange {
     /// Where 103 goes.
     interim: Option<Interim>,
     is_head: bool,
-    is_get: bool,
     accepts_trailers: bool,
     is_http2: bool,
+    is_get: bool,
     state: Mutex<State>,
     waiters: Waiters,
 }
@@ -62,6 +62,8 @@ struct State {
     promised_trailers: Option<HeaderMap>,
     /// A task on the I/O runtime sends a file.
     sending_file: bool,
+    /// A file could not be sent: while the head waits, another may take its place.
+    head_may_change: bool,
     debugged: bool,
     /// asyncio keeps only weak references to its tasks.
     task: Option<Py<PyAny>>,
@@ -114,9 +116,9 @@ impl Exchange {
             gone: AtomicBool::new(false),
             interim: request.interim.take(),
             is_head: request.head.method == Method::HEAD,
-            is_get: request.head.method == Method::GET,
             accepts_trailers: trailers::are_accepted(&request.head.headers),
             is_http2: request.head.version >= Version::HTTP_2,
+            is_get: request.head.method == Method::GET,
             state: Mutex::new(State {
                 request_read: false,
                 cut_off: false,
@@ -128,6 +130,7 @@ impl Exchange {
                 response: Progress::Waiting,
                 promised_trailers: None,
                 sending_file: false,
+                head_may_change: false,
                 debugged: false,
                 task: None,
             }),
@@ -212,19 +215,17 @@ impl Exchange {
             Progress::Streaming(sender) | Progress::Ending(sender, _) => Some(sender),
             _ => None,
         };
-        // One that was told so need not go on.
         let left = self.has_left()
             || warned
-            || dismissed
             || sender.is_some_and(|sender| sender.is_disconnected() || sender.is_satisfied());
         if let Some(error) = raised {
             if cancelled && is_cancellation(py, error) {
                 let app = &self.shared.name;
                 info!(%app, "a task was cancelled: it did not end in time");
             } else {
-                self.log(py, error, left || cut_off);
+                self.log(py, error, left || cut_off || dismissed);
             }
-        } else if !left && sender.is_some() {
+        } else if !dismissed && !left && sender.is_some() {
             let app = &self.shared.name;
             error!(%app, "an application returned before its response was complete");
         }
@@ -267,9 +268,9 @@ impl Exchange {
         match kind.to_str()? {
             "http.response.start" => self.send_start(message),
             "http.response.body" => self.send_body(message),
-            message::PATHSEND => self.send_file(message::PATHSEND, Part::of_path(message)?),
+            message::PATHSEND => self.send_file(message::PATHSEND, Part::of_path(message)),
             message::ZEROCOPYSEND => {
-                self.send_file(message::ZEROCOPYSEND, Part::of_descriptor(message)?)
+                self.send_file(message::ZEROCOPYSEND, Part::of_descriptor(message))
             }
             message::TRAILERS => self.send_trailers(message),
             message::EARLY_HINT => self.send_early_hint(message),
@@ -288,7 +289,11 @@ impl Exchange {
         };
         let mut state = self.lock();
         match state.response {
-            Progress::Waiting => {
+            Progress::Started(_) if !state.head_may_change => Err(unexpected(
+                "http.response.start",
+                "the response has started",
+            )),
+            Progress::Waiting | Progress::Started(_) => {
                 state.promised_trailers = has_trailers.then(|| {
                     let announcing = headers.get_all(TRAILER).iter();
                     announcing.map(|value| (TRAILER, value.clone())).collect()
@@ -319,6 +324,12 @@ impl Exchange {
                     Sent::Complete
                 })
             }
+            Next::Further(sender) if self.is_dismissed(&state) => {
+                self.gone.store(true, Ordering::Release);
+                drop(state);
+                sender.finish();
+                Err(client_left())
+            }
             Next::Further(mut sender) => {
                 let pushed = sender.push(piece);
                 state.response = Progress::Streaming(sender);
@@ -343,11 +354,6 @@ impl Exchange {
             Progress::Started(_) | Progress::Streaming(_) => {
                 return match std::mem::replace(&mut state.response, Progress::Complete) {
                     Progress::Started(head) if !self.has_left() => Ok(Next::First(head)),
-                    Progress::Streaming(sender) if self.is_dismissed(state) => {
-                        self.gone.store(true, Ordering::Release);
-                        sender.finish();
-                        Err(client_left())
-                    }
                     Progress::Streaming(sender) => Ok(Next::Further(sender)),
                     _ => Err(client_left()),
                 };
@@ -373,7 +379,7 @@ impl Exchange {
             drop(request);
             return Some((reply_to, head.with(piece.into())));
         }
-        state.is_event_stream = self.is_get && is_event_stream(&head.headers);
+        state.is_event_stream = !is_all && self.is_get && is_event_stream(&head.headers);
         let (mut sender, receiver) = body::channel(RESPONSE_BUFFER);
         if state.promised_trailers.is_some() && self.accepts_trailers {
             sender.promise_trailers();
@@ -388,8 +394,9 @@ impl Exchange {
         Some((reply_to, head.with(receiver.into())))
     }
 
-    fn send_file(self: &Arc<Self>, kind: &str, part: Part) -> PyResult<Sent> {
+    fn send_file(self: &Arc<Self>, kind: &str, part: PyResult<Part>) -> PyResult<Sent> {
         let mut state = self.lock();
+        let part = part.inspect_err(|_| state.head_may_change = true)?;
         let head = match self.next(&mut state, kind)? {
             Next::First(head) => {
                 state.response = Progress::Opening;
@@ -524,7 +531,7 @@ impl Exchange {
 
     fn receive(&self, cx: &mut Context<'_>) -> Poll<Received> {
         let mut state = self.lock();
-        if self.has_left()
+        if self.gone.load(Ordering::Acquire)
             || state.warned
             || matches!(state.response, Progress::Complete)
             || self.is_dismissed(&state)
@@ -576,6 +583,15 @@ impl Exchange {
     }
 }
 
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    let of_events = |kind: &[u8]| {
+        let kind = kind.split(|byte| *byte == b';').next().unwrap_or_default();
+        kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
+    };
+    let kind = headers.get(CONTENT_TYPE);
+    kind.is_some_and(|kind| of_events(kind.as_bytes()))
+}
+
 /// What a task on the I/O runtime that sends a file asks for.
 impl Exchange {
     /// Whether the client gets what it is sent of the body; `head` is what was not sent yet.
@@ -587,11 +603,12 @@ impl Exchange {
         }
     }
 
-    /// Nothing was sent of a file: where the head waited for it, the application may make another one.
-    pub(crate) fn file_missing(&self) {
+    /// Nothing was sent of a file: the head, if it waited for it, waits for something else.
+    pub(crate) fn file_missing(&self, head: Option<Head>) {
         let mut state = self.lock();
-        if let Progress::Opening = state.response {
-            state.response = Progress::Waiting;
+        if let (Progress::Opening, Some(head)) = (&state.response, head) {
+            state.response = Progress::Started(head);
+            state.head_may_change = true;
         }
     }
 
@@ -686,15 +703,6 @@ fn end_body(mut state: MutexGuard<'_, State>) {
         }
         other => state.response = other,
     }
-}
-
-fn is_event_stream(headers: &HeaderMap) -> bool {
-    let of_events = |kind: &[u8]| {
-        let kind = kind.split(|byte| *byte == b';').next().unwrap_or_default();
-        kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
-    };
-    let kind = headers.get(CONTENT_TYPE);
-    kind.is_some_and(|kind| of_events(kind.as_bytes()))
 }
 
 /// What the application gets next.

@@ -227,7 +227,7 @@ pub(crate) fn debug_info(message: &Bound<'_, PyDict>) -> PyResult<String> {
 
 fn shown(value: &Bound<'_, PyAny>) -> PyResult<String> {
     if let Ok(text) = value.cast::<PyString>() {
-        return Ok(format!("{:?}", cut(text)));
+        return Ok(cut(text));
     }
     let is_number =
         value.is_exact_instance_of::<PyInt>() || value.is_exact_instance_of::<PyFloat>();

@@ -23,6 +23,8 @@ const SPEC_VERSION: &str = "2.5";
 /// Builds scopes of one kind.
 pub(crate) struct ScopeFactory {
     template: Py<PyDict>,
+    /// The versions; each scope has its own, as an application may write into it.
+    asgi: Py<PyDict>,
     /// What every request offers beyond the protocol.
     extensions: Py<PyDict>,
     /// The same, where 103 can be sent.
@@ -42,7 +44,7 @@ impl ScopeFactory {
         asgi.set_item("spec_version", SPEC_VERSION)?;
         let template = PyDict::new(py);
         template.set_item("type", kind)?;
-        template.set_item("asgi", asgi)?;
+        template.set_item("asgi", py.None())?;
         template.set_item("http_version", "1.1")?;
         template.set_item("server", py.None())?;
         template.set_item("client", py.None())?;
@@ -64,6 +66,7 @@ impl ScopeFactory {
         with_hints.set_item(EARLY_HINT, PyDict::new(py))?;
         Ok(Self {
             template: template.unbind(),
+            asgi: asgi.unbind(),
             extensions: extensions.unbind(),
             with_hints: with_hints.unbind(),
             addresses: Addresses::default(),
@@ -81,6 +84,7 @@ impl ScopeFactory {
         interim: Option<&Interim>,
     ) -> PyResult<Bound<'py, PyDict>> {
         let scope = self.template.bind(py).copy()?;
+        scope.set_item(intern!(py, "asgi"), self.asgi.bind(py).copy()?)?;
         let head = &request.head;
         if head.version != Version::HTTP_11 {
             scope.set_item(intern!(py, "http_version"), http_version(py, head.version))?;

@@ -52,7 +52,7 @@ pub fn os_error(py: Python<'_>, error: &io::Error, path: Option<&Path>) -> PyErr
         .and_then(|os| os.call_method1("strerror", (number,)));
     match text {
         Ok(text) => match path {
-            Some(path) => PyOSError::new_err((number, text.unbind(), path.to_owned())),
+            Some(path) => PyOSError::new_err((number, text.unbind(), path.as_os_str().to_owned())),
             None => PyOSError::new_err((number, text.unbind())),
         },
         Err(error) => error,

@@ -20,6 +20,7 @@ from h2.events import (
     ResponseReceived,
     StreamEnded,
     StreamReset,
+    TrailersReceived,
 )
 from h2.exceptions import StreamClosedError
 
@@ -72,6 +73,9 @@ class Answer(NamedTuple):
 
 class Exchange(ABC):
     """One request and its response."""
+
+    trailers: list[tuple[str, str]] | None = None
+    """What came after the body; `None` when nothing did."""
 
     @abstractmethod
     def send(self, data: bytes) -> None:
@@ -226,7 +230,7 @@ class Http1Exchange(Exchange):
         headers: list[tuple[str, str]] = []
         while line := self._line():
             name, _, value = line.partition(":")
-            headers.append((name.lower(), value.strip()))
+            headers.append((name.lower(), value.strip(" \t")))
         head = Head(int(status), reason.removesuffix(" "), headers)
         length = head.one("content-length")
         encoding = head.one("transfer-encoding")
@@ -251,7 +255,9 @@ class Http1Exchange(Exchange):
         if self._framing == "chunked" and self._left == 0:
             self._left = int(self._line(), 16)
             if self._left == 0:
-                assert self._line() == "", "there are trailers"
+                while line := self._line():
+                    name, _, value = line.partition(":")
+                    self.trailers = [*(self.trailers or []), (name.lower(), value.strip())]
                 self._framing = "none"
         data = self._read(min(self._left, 64 * 1024)) if self._left else b""
         if self._left and not data:
@@ -387,7 +393,7 @@ class Http2Exchange(Exchange):
 
     def piece(self) -> bytes:
         while not self._ended:
-            kinds = (DataReceived, StreamEnded, StreamReset)
+            kinds = (DataReceived, TrailersReceived, StreamEnded, StreamReset)
             event = self._connection.next_event(self._stream, kinds)
             if isinstance(event, DataReceived):
                 if event.flow_controlled_length:
@@ -398,6 +404,9 @@ class Http2Exchange(Exchange):
                     return event.data
             elif isinstance(event, StreamReset):
                 raise Broken(f"the stream was reset: {event.error_code!r}")
+            elif isinstance(event, TrailersReceived):
+                fields = event.headers or ()
+                self.trailers = [(k.decode(), v.decode("latin-1")) for k, v in fields]
             else:
                 self._ended = True
         return b""
