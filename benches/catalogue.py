@@ -50,6 +50,16 @@ class Transfer:
 
 
 @dataclass(frozen=True)
+class Echo:
+    """A message over a WebSocket, which every server must send back in one frame."""
+
+    payload: bytes
+    text: bool
+    idle: bool = False
+    """Each connection is used once and then weighed, instead of one message after the other."""
+
+
+@dataclass(frozen=True)
 class Workload:
     name: str
     title: str
@@ -67,6 +77,8 @@ class Workload:
     body_bytes: int = 0
     transfer: Transfer | None = None
     """Is the load in place of the answers, which then only show that the application is there."""
+    echo: Echo | None = None
+    """Is the load in place of requests; no compression is offered."""
     connections: int = 64
     threads: int | None = None
     """Threads that run WSGI code; `None` leaves every server its own default."""
@@ -103,8 +115,9 @@ def _twinspan(access_log: str) -> Callable[[Workload, int], list[str]]:
 def _granian(workload: Workload, port: int) -> list[str]:
     flags = (
         f"--interface {workload.interface} --host 127.0.0.1 --port {port} --workers 1 "
-        "--loop uvloop --http 1 --no-ws --no-access-log --log-level warning"
+        "--loop uvloop --http 1 --no-access-log --log-level warning"
     ).split()
+    flags += ["--no-ws" if workload.echo is None else "--ws"]
     flags += _threads("--blocking-threads", workload)
     return [_script("granian"), *flags, *workload.targets]
 
@@ -117,6 +130,8 @@ def _uvicorn(*targets: str) -> Callable[[Workload, int], list[str]]:
             f"--host 127.0.0.1 --port {port} --workers 1 --loop uvloop --http httptools "
             "--no-access-log --log-level warning"
         ).split()
+        # The faster one of its three, and what it takes by itself with uvicorn[standard].
+        flags += ["--ws", "none" if workload.echo is None else "websockets-sansio"]
         return [_script("uvicorn"), *flags, *(targets or workload.targets)]
 
     return command
@@ -166,7 +181,7 @@ SERVERS = {
         Server(
             name="uvicorn",
             title="uvicorn",
-            distributions=("uvicorn", "uvloop", "httptools"),
+            distributions=("uvicorn", "uvloop", "httptools", "websockets"),
             command=_uvicorn(),
         ),
         Server(
@@ -208,6 +223,7 @@ _TRANSFER_GROWTH = Goal("growth", 16 * 2**20)
 _ASGI = ("twinspan", "granian", "uvicorn", "fastpysgi")
 _WSGI = ("twinspan", "granian", "gunicorn", "fastpysgi")
 _WSGI_THREADS = ("twinspan", "granian", "gunicorn")
+_WEBSOCKET = ("twinspan", "granian", "uvicorn")
 
 
 def _times(rival: str, rate: float, cpu: float) -> tuple[Goal, ...]:
@@ -263,6 +279,40 @@ WORKLOADS = {
             targets=("fastapi_app:app",),
             answers=(Answer("/hello", _JSON_BODY),),
             servers=_ASGI,
+        ),
+        Workload(
+            name="ws-echo-20",
+            title="WebSocket echo of 20 bytes of text, 64 connections",
+            interface="asgi",
+            targets=("plain_asgi:websocket_echo",),
+            answers=(),
+            servers=_WEBSOCKET,
+            references=("granian", "uvicorn"),
+            goals=(*_times("granian", 1.0, 1.0), *_times("uvicorn", 1.0, 1.0)),
+            echo=Echo(b"Hello, WebSocket 20!", text=True),
+        ),
+        Workload(
+            name="ws-echo-16k",
+            title="WebSocket echo of 16 KiB of binary data, 64 connections",
+            interface="asgi",
+            targets=("plain_asgi:websocket_echo",),
+            answers=(),
+            servers=_WEBSOCKET,
+            references=("granian", "uvicorn"),
+            goals=(*_times("granian", 1.0, 1.0), *_times("uvicorn", 1.0, 1.0)),
+            echo=Echo(bytes(range(256)) * 64, text=False),
+        ),
+        Workload(
+            name="ws-idle",
+            title="10,000 WebSockets that are idle after an echo of 20 bytes",
+            interface="asgi",
+            targets=("plain_asgi:websocket_echo",),
+            answers=(),
+            servers=_WEBSOCKET,
+            references=("granian", "uvicorn"),
+            goals=(Goal("growth", 1.0, "granian"), Goal("growth", 1.0, "uvicorn")),
+            echo=Echo(b"Hello, WebSocket 20!", text=True, idle=True),
+            connections=10_000,
         ),
         Workload(
             name="wsgi-hello",

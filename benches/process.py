@@ -106,6 +106,14 @@ class ServerProcess:
                 total += rollup["Pss"] + status["VmHWM"] - status["VmRSS"]
         return total * 1024
 
+    def resident(self) -> int:
+        """Bytes of memory that the tree holds now, each page counted once (PSS)."""
+        total = 0
+        for process in self._tree():
+            with suppress(FileNotFoundError, ProcessLookupError):
+                total += _kib_fields(Path(f"/proc/{process.pid}/smaps_rollup"))["Pss"]
+        return total * 1024
+
     def stop(self) -> None:
         """Ends the tree: SIGTERM to the root, and after `STOP_TIMEOUT` SIGKILL to what is left."""
         tree = {process.pid for process in self._tree()}

@@ -118,8 +118,18 @@ class Figure:
 
 def figures(workload: Workload) -> dict[str, Figure]:
     """The figures of a workload's tables, in the order of the columns."""
+    memory = Figure("MiB", "", lambda sample: sample.memory, 2**-20)
+    if workload.echo is not None and workload.echo.idle:
+        each = 1 / 1024 / workload.connections
+        return {
+            "rate": Figure("conn/s", "", lambda sample: sample.requests_per_second),
+            "cpu": Figure("CPU", "µs", lambda sample: sample.cpu, 1e6, 1),
+            "memory": memory,
+            "growth": Figure("KiB", "each", lambda sample: sample.growth, each, 1, max),
+        }
     if workload.transfer is None:
-        rate = Figure("req/s", "", lambda sample: sample.requests_per_second)
+        name = "req/s" if workload.echo is None else "msg/s"
+        rate = Figure(name, "", lambda sample: sample.requests_per_second)
         cpu = Figure("CPU", "µs", lambda sample: sample.cpu, 1e6, 1)
     else:
         mebibytes = TRANSFER_BYTES / 2**20
@@ -130,10 +140,17 @@ def figures(workload: Workload) -> dict[str, Figure]:
         "p50": Figure("p50", "ms", lambda sample: sample.p50, 1e3, 2),
         "p99": Figure("p99", "ms", lambda sample: sample.p99, 1e3, 2),
         "cpu": cpu,
-        "memory": Figure("MiB", "", lambda sample: sample.memory, 2**-20),
+        "memory": memory,
         # The worst round, not the middle one: memory that grows in one of five is not bounded.
         "growth": Figure("growth", "MiB", lambda sample: sample.growth, 2**-20, 1, max),
     }
+
+
+def compared(workload: Workload) -> tuple[str, ...]:
+    """The figures that are divided by those of the references."""
+    if workload.echo is not None and workload.echo.idle:
+        return ("growth",)
+    return ("rate", "cpu")
 
 
 def render(
@@ -180,7 +197,7 @@ def _workload_table(results: Results, mode: str, workload: Workload, *, markdown
     header = ["server", *(figure.heading for figure in columns.values())]
     header.insert(2, "spread")
     for reference in references:
-        header += [f"{columns[name].name} / {reference}" for name in ("rate", "cpu")]
+        header += [f"{columns[name].name} / {reference}" for name in compared(workload)]
     header.append("remarks")
     rows: list[list[str]] = []
     for server in filter(measured, workload.servers):
@@ -191,7 +208,7 @@ def _workload_table(results: Results, mode: str, workload: Workload, *, markdown
         row = [figure.text(figure.value(samples)) for figure in columns.values()]
         row.insert(1, _spread([sample.requests_per_second for sample in samples]))
         for reference in references:
-            for name in ("rate", "cpu"):
+            for name in compared(workload):
                 servers = (mode, workload.name, server, reference)
                 ratio = results.ratio(columns[name].of, *servers)
                 row.append("-" if ratio is None else f"{ratio:.2f}")

@@ -4,8 +4,9 @@ Every round measures every workload on every server, and the order of the server
 to round, so that a machine that gets slower or busier does so for all of them. A server is started
 anew for each measurement, answers each request of the workload once to be checked, gets a second of
 load to warm up, and is then measured. Large bodies are counted instead of timed: one transfer per
-connection to warm up, and then as many as other loads last seconds. Pinned means that the server
-has one core and the load another; unpinned leaves both to the kernel.
+connection to warm up, and then as many as other loads last seconds. WebSockets that are idle are
+weighed, when a few others have come and gone; each is used before and after. Pinned means that the
+server has one core and the load another; unpinned leaves both to the kernel.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import load
 import probe
 import report
 import transfer
+import websockets_load
 from catalogue import APPS, FRAMEWORKS, SERVERS, WORKLOADS, Server, Workload
 from process import ServerError, affinity, free_port, machine_cpu, serve
 from report import Results, Sample
@@ -47,6 +49,7 @@ def main() -> int:
     options = _options()
     workloads, servers = _plan(options)
     _check_tools(servers, options.modes)
+    workloads = [_within_file_limit(workload) for workload in workloads]
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
     each = sum(len(_serving(servers, workload)) for workload in workloads)
@@ -65,7 +68,7 @@ def main() -> int:
                 for workload in workloads:
                     for server in _rotated(_serving(servers, workload), round_):
                         sample = measure(workload, server, mode, round_, options.duration)
-                        _announce(sample)
+                        _announce(workload, sample)
                         samples.append(sample)
     except KeyboardInterrupt:
         facts.append("INTERRUPTED: not every server has every round")
@@ -108,11 +111,17 @@ def _measured(blank: Sample, workload: Workload, server: Server, seconds: int, l
             _load(workload, port, WARM_UP)
             process.ensure_alive()
             cpu, everything = process.cpu(), machine_cpu()
-            result = _load(workload, port, seconds)
-            cpu, everything = process.cpu() - cpu, machine_cpu() - everything
+            if workload.echo is not None and workload.echo.idle:
+                idle = process.resident()
+                with websockets_load.idle(workload.echo, port, workload.connections) as result:
+                    cpu, everything = process.cpu() - cpu, machine_cpu() - everything
+                    memory = process.resident()
+            else:
+                result = _load(workload, port, seconds)
+                cpu, everything = process.cpu() - cpu, machine_cpu() - everything
+                memory = process.memory()
         process.ensure_alive()
-        memory = process.memory()
-    if workload.transfer is None:
+    if workload.answers and workload.transfer is None:
         _ensure_right(workload, result, sizes)
     return dataclasses.replace(
         blank,
@@ -128,7 +137,12 @@ def _measured(blank: Sample, workload: Workload, server: Server, seconds: int, l
 
 
 def _load(workload: Workload, port: int, seconds: int) -> load.Load:
-    """The workload's load: requests for `seconds`, or as many transfers on each connection."""
+    """The workload's load: requests or messages for `seconds`, or as many transfers on each
+    connection; before idle connections, messages on some.
+    """
+    if workload.echo is not None:
+        connections = min(workload.connections, websockets_load.BATCH)
+        return websockets_load.run(workload.echo, port, connections, seconds)
     if workload.transfer is None:
         return load.run(workload, port, seconds)
     return transfer.run(workload.transfer, port, workload.connections, seconds)
@@ -187,6 +201,19 @@ def _plan(options: Options) -> tuple[list[Workload], list[Server]]:
     return workloads, servers
 
 
+def _within_file_limit(workload: Workload) -> Workload:
+    """The workload, with fewer connections where this machine allows no more, which is said."""
+    most = websockets_load.raise_file_limit()
+    if workload.connections <= most:
+        return workload
+    print(f"note: {workload.name} has {most} connections: `ulimit -Hn` allows no more", flush=True)
+    return dataclasses.replace(
+        workload,
+        title=f"{workload.title} (only {most}: the limit of open files)",
+        connections=most,
+    )
+
+
 def _serving(servers: list[Server], workload: Workload) -> list[Server]:
     return [server for server in servers if server.name in workload.servers]
 
@@ -196,12 +223,12 @@ def _rotated(servers: list[Server], by: int) -> list[Server]:
     return servers[start:] + servers[:start]
 
 
-def _announce(sample: Sample) -> None:
+def _announce(workload: Workload, sample: Sample) -> None:
     what = f"round {sample.round + 1}  {sample.mode:8}  {sample.workload:13}  {sample.server:12}"
     if sample.problem is not None:
         print(f"{what}  INVALID: {sample.problem}", flush=True)
         return
-    figures = report.figures(WORKLOADS[sample.workload]).values()
+    figures = report.figures(workload).values()
     row = (f"{figure.heading} {figure.text(figure.value([sample])):>7}" for figure in figures)
     print(what, *row, sep="  ", flush=True)
 
@@ -229,6 +256,7 @@ def _facts(servers: list[Server], options: Options) -> list[str]:
         "spread: half of the distance between the slowest and the fastest round; "
         "CPU: per request or GiB, of the whole process tree; MiB: peak memory of the tree; "
         "growth: that peak less what the tree held before the load, in the worst round; "
+        "KiB each: what the tree holds with idle connections less what it held before, for each; "
         "req/s / X, CPU / X: the figure divided by that of X"
     )
     return ["; ".join(machine), ", ".join(versions), method, columns]

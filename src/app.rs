@@ -52,6 +52,11 @@ pub trait Application: Send + Sync + fmt::Debug + 'static {
         drop(lead);
     }
 
+    /// Tells an application that the server stops, in time for what it runs to end by itself.
+    fn notify(&self, notice: Notice) {
+        let _ = notice;
+    }
+
     /// Returns when nothing runs any more for requests that were accepted: a client may have its
     /// response, or have gone, while a thread or a background task still works.
     fn settled(&self) -> BoxFuture<'_, ()> {
@@ -253,6 +258,15 @@ pub enum AppError {
     /// No response head within the deadline: 504.
     #[error("no response within {0:?}")]
     Timeout(Duration),
+}
+
+/// How far a stop has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Notice {
+    /// Nothing new is accepted. What has an end goes on to it; what has none ends now.
+    Draining,
+    /// What still runs will be cut off in a moment.
+    LastCall,
 }
 
 /// Why an application did not start, or did not stop as it should.

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::runtime::Handle;
+use tokio::time::Instant;
 
 /// Why a body ended before its end.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -37,6 +38,13 @@ pub enum BodyError {
 pub(crate) const DRAIN_BYTES: usize = 256 * 1024;
 /// How long that may take in any case.
 const DRAIN_LIMIT: Duration = Duration::from_secs(1);
+
+/// How much of a response may be sent that nobody wants, as its head was all: an application with an end
+/// comes to it, as it does for GET, and one without learns that nobody listens.
+const SURPLUS_BYTES: usize = 16 * 1024 * 1024;
+/// How long that may take.
+const SURPLUS_LIMIT: Duration = Duration::from_secs(10);
+const SURPLUS_STRETCH: usize = 64 * 1024;
 
 /// A request or response body.
 #[derive(Default)]
@@ -170,11 +178,11 @@ impl Body {
         poll_fn(|cx| self.poll_data(cx)).await
     }
 
-    /// Nothing more is wanted: the producer is not told that its reader has gone, what it still sends
-    /// is thrown away.
+    /// Nothing more is wanted. What the producer still sends is thrown away, so that one with an end comes to
+    /// it; one that goes on for longer is told that its reader has gone.
     pub fn satisfied(self) {
         if let Inner::Channel(receiver) = &self.inner {
-            receiver.shared.lock().satisfied = true;
+            receiver.shared.lock().satisfied = Some(Surplus::new());
         }
     }
 
@@ -390,7 +398,7 @@ struct State {
     end: Option<End>,
     receiver_gone: bool,
     /// The receiver has gone because it has all that it wants.
-    satisfied: bool,
+    satisfied: Option<Surplus>,
     /// Trailers were promised.
     trailers: bool,
     receiver: Option<Waker>,
@@ -400,9 +408,47 @@ struct State {
     leaving: Option<Waker>,
 }
 
+/// What a producer may still send that nobody wants.
+struct Surplus {
+    bytes: usize,
+    until: Instant,
+    /// Bytes until the producer gives way to others once, as waiting for a reader would make it.
+    stretch: usize,
+}
+
+impl Surplus {
+    fn new() -> Self {
+        Self {
+            bytes: SURPLUS_BYTES,
+            until: Instant::now() + SURPLUS_LIMIT,
+            stretch: SURPLUS_STRETCH,
+        }
+    }
+
+    fn add(&mut self, piece: &Bytes) {
+        // Small pieces cost time too.
+        let weight = piece.len().max(512);
+        self.bytes = self.bytes.saturating_sub(weight);
+        self.stretch = self.stretch.saturating_sub(weight);
+    }
+
+    fn poll_gives_way(&mut self, cx: &Context<'_>) -> Poll<()> {
+        if self.stretch > 0 {
+            return Poll::Ready(());
+        }
+        self.stretch = SURPLUS_STRETCH;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn is_used_up(&self) -> bool {
+        self.bytes == 0 || self.until <= Instant::now()
+    }
+}
+
 impl State {
     fn is_disconnected(&self) -> bool {
-        self.receiver_gone && !self.satisfied
+        self.receiver_gone && self.satisfied.as_ref().is_none_or(Surplus::is_used_up)
     }
 }
 
@@ -445,7 +491,11 @@ impl Sender {
         if state.is_disconnected() {
             return Err(Disconnected);
         }
-        if piece.is_empty() || state.satisfied {
+        if let Some(surplus) = &mut state.satisfied {
+            surplus.add(&piece);
+            return Ok(());
+        }
+        if piece.is_empty() {
             return Ok(());
         }
         state.queued += piece.len();
@@ -470,7 +520,10 @@ impl Sender {
         if state.is_disconnected() {
             return Poll::Ready(Err(Disconnected));
         }
-        if state.queued < shared.limit || state.satisfied {
+        if let Some(surplus) = &mut state.satisfied {
+            return surplus.poll_gives_way(cx).map(Ok);
+        }
+        if state.queued < shared.limit {
             return Poll::Ready(Ok(()));
         }
         state.room = Some(cx.waker().clone());
@@ -488,7 +541,7 @@ impl Sender {
     pub fn is_satisfied(&self) -> bool {
         self.shared
             .as_ref()
-            .is_some_and(|shared| shared.lock().satisfied)
+            .is_some_and(|shared| shared.lock().satisfied.is_some())
     }
 
     /// Ready once the receiver has gone, for whatever reason.
@@ -660,6 +713,34 @@ mod tests {
             body.data().await,
             Some(Err(BodyError::Aborted(_)))
         ));
+    }
+
+    #[test]
+    fn a_sender_whose_reader_has_enough_may_end_but_not_go_on_for_ever() {
+        let piece = || Bytes::from(vec![0; SURPLUS_BYTES / 4]);
+        let (mut sender, receiver) = channel(1);
+        Body::from(receiver).satisfied();
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(sender.poll_disconnected(&mut cx).is_ready(), "it may stop");
+        for _ in 0..3 {
+            assert_eq!(sender.push(piece()), Ok(()));
+            assert!(sender.poll_ready(&mut cx).is_pending(), "others first");
+            assert_eq!(sender.poll_ready(&mut cx), Poll::Ready(Ok(())));
+        }
+        assert_eq!(sender.push(piece()), Ok(()));
+        assert!(sender.is_satisfied());
+        assert_eq!(sender.push(piece()), Err(Disconnected), "too much");
+        assert!(matches!(sender.poll_ready(&mut cx), Poll::Ready(Err(_))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sender_whose_reader_has_enough_is_not_heard_for_long() {
+        let (mut sender, receiver) = channel(1);
+        Body::from(receiver).satisfied();
+        tokio::time::advance(SURPLUS_LIMIT / 2).await;
+        assert_eq!(sender.push(Bytes::from_static(b"x")), Ok(()));
+        tokio::time::advance(SURPLUS_LIMIT / 2).await;
+        assert_eq!(sender.push(Bytes::from_static(b"x")), Err(Disconnected));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
-use crate::app::{Application, BoxFuture, LifespanError};
+use crate::app::{Application, BoxFuture, LifespanError, Notice};
 use crate::config::{AppConfig, Config};
 use crate::dispatch::Dispatcher;
 use crate::drain::Drain;
@@ -286,7 +286,16 @@ impl Worker {
         self.drain.begun().await;
         let limit = self.config.timeouts.graceful_shutdown;
         let deadline = Instant::now() + limit;
-        let dropped = self.drain.finish(limit).await;
+        self.notify(Notice::Draining);
+        let last_call = async {
+            tokio::time::sleep_until(deadline - LAST_CALL.min(limit / 4)).await;
+            self.notify(Notice::LastCall);
+            std::future::pending().await
+        };
+        let dropped = tokio::select! {
+            dropped = self.drain.finish(limit) => dropped,
+            never = last_call => never,
+        };
         if dropped > 0 {
             warn!(
                 dropped,
@@ -301,6 +310,12 @@ impl Worker {
             }
         }
         stop_all(&self.loaded).await
+    }
+
+    fn notify(&self, notice: Notice) {
+        for app in &self.loaded {
+            app.application.notify(notice);
+        }
     }
 }
 
@@ -350,6 +365,9 @@ fn open_access_log(config: &Config, metrics: &Arc<Metrics>) -> Option<AccessLog>
         }
     }
 }
+
+/// So long before they are cut off, requests are told; a quarter of the time for the drain where that is less.
+const LAST_CALL: Duration = Duration::from_secs(3);
 
 async fn start_one(app: &Loaded) -> Result<(), LoadError> {
     let limit = app.config.timeout_startup;

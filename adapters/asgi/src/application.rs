@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
@@ -10,8 +11,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use tokio::sync::oneshot;
 use twinspan::app::{
-    AppError, Application, BoxFuture, Description, Interface, LifespanError, Request, Response,
-    RouteTable, RoutesError, WebSocketApplication,
+    AppError, Application, BoxFuture, Description, Interface, LifespanError, Notice, Request,
+    Response, RouteTable, RoutesError, WebSocketApplication,
 };
 use twinspan::config::{AppConfig, LifespanMode};
 use twinspan::http::Interim;
@@ -53,16 +54,27 @@ pub(crate) struct Shared {
     pub(crate) running: Running,
 }
 
-/// Requests whose task goes on, also when their client has had its response or has gone.
+/// What a task serves: a request or a WebSocket.
+pub(crate) trait Served: Send + Sync {
+    /// The server is about to stop; on the loop's thread.
+    fn notify(&self, py: Python<'_>, notice: Notice);
+
+    /// Asks the task to end; on the loop's thread.
+    fn cancel(&self, py: Python<'_>);
+}
+
+/// Whatever has a task that goes on, also when its client has had its response or has gone.
 #[derive(Default)]
 pub(crate) struct Running {
     state: Mutex<RunningState>,
+    /// What has no end is not to begin.
+    draining: AtomicBool,
 }
 
 #[derive(Default)]
 struct RunningState {
-    /// By address: an exchange is one allocation to its end.
-    exchanges: HashMap<usize, Weak<Exchange>>,
+    /// By address: each is one allocation to its end.
+    served: HashMap<usize, Weak<dyn Served>>,
     /// Told when nothing is left.
     settled: Vec<oneshot::Sender<()>>,
 }
@@ -72,15 +84,20 @@ impl Running {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn add(&self, exchange: &Arc<Exchange>) {
-        let key = Arc::as_ptr(exchange).addr();
-        self.lock().exchanges.insert(key, Arc::downgrade(exchange));
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn remove(&self, exchange: &Arc<Exchange>) {
+    pub(crate) fn add<S: Served + 'static>(&self, served: &Arc<S>) {
+        let key = Arc::as_ptr(served).addr();
+        let served: Arc<dyn Served> = Arc::clone(served) as _;
+        self.lock().served.insert(key, Arc::downgrade(&served));
+    }
+
+    pub(crate) fn remove<S>(&self, served: &Arc<S>) {
         let mut state = self.lock();
-        state.exchanges.remove(&Arc::as_ptr(exchange).addr());
-        if state.exchanges.is_empty() {
+        state.served.remove(&Arc::as_ptr(served).addr());
+        if state.served.is_empty() {
             for settled in std::mem::take(&mut state.settled) {
                 // An error means that the wait was given up.
                 let _ = settled.send(());
@@ -93,18 +110,18 @@ impl Running {
         let (send, receive) = oneshot::channel();
         {
             let mut state = self.lock();
-            if state.exchanges.is_empty() {
+            if state.served.is_empty() {
                 return;
             }
             state.settled.push(send);
         }
-        // The sender is dropped with the last exchange at the latest.
+        // The sender is dropped with the last of them at the latest.
         let _ = receive.await;
     }
 
-    fn all(&self) -> Vec<Arc<Exchange>> {
+    fn all(&self) -> Vec<Arc<dyn Served>> {
         let state = self.lock();
-        state.exchanges.values().filter_map(Weak::upgrade).collect()
+        state.served.values().filter_map(Weak::upgrade).collect()
     }
 }
 
@@ -272,6 +289,16 @@ impl Application for AsgiApplication {
         Box::pin(self.lifespan.broken())
     }
 
+    fn notify(&self, notice: Notice) {
+        self.shared.running.draining.store(true, Ordering::Relaxed);
+        let shared = Arc::clone(&self.shared);
+        self.event_loop.run(move |py, _| {
+            for served in shared.running.all() {
+                served.notify(py, notice);
+            }
+        });
+    }
+
     fn settled(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.shared.running.settled())
     }
@@ -282,8 +309,8 @@ impl Application for AsgiApplication {
             if !left.is_empty() {
                 // Before the application puts away what they work with.
                 self.event_loop.run(move |py, _| {
-                    for exchange in left {
-                        exchange.cancel(py);
+                    for served in left {
+                        served.cancel(py);
                     }
                 });
                 let settled = self.shared.running.settled();

@@ -6,21 +6,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, TRAILER};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRAILER};
 use http::{HeaderMap, Method, StatusCode, Version};
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use tracing::{Level, debug, error, warn};
-use twinspan::app::{AppError, Request, Response};
+use tracing::{Level, debug, error, info, warn};
+use twinspan::app::{AppError, Notice, Request, Response};
 use twinspan::body::{self, Body, Disconnected};
 use twinspan::http::{Interim, trailers};
-use twinspan_bridge::errors::{summary, traceback};
+use twinspan_bridge::errors::{is_cancellation, summary, traceback};
 use twinspan_bridge::head;
 use twinspan_bridge::outbox::{Answer, ReplyTo};
 
-use crate::application::Shared;
+use crate::application::{Served, Shared};
 use crate::awaitable::{Operation, Source, Waiters, awaitable, done};
 use crate::event_loop::{EventLoop, Job, Wake};
 use crate::file::{Failure, First, Part, Sending};
@@ -40,6 +40,7 @@ pub(crate) struct Exchange {
     is_head: bool,
     accepts_trailers: bool,
     is_http2: bool,
+    is_get: bool,
     state: Mutex<State>,
     waiters: Waiters,
 }
@@ -49,6 +50,12 @@ struct State {
     request_read: bool,
     /// The client stopped sending within the body, and the application was told.
     cut_off: bool,
+    /// The task was asked to end.
+    cancelled: bool,
+    /// The application was told that the server does not wait for it much longer.
+    warned: bool,
+    /// Server-sent events: the response has no end of its own, and its client comes back (HTML, 9.2.3).
+    is_event_stream: bool,
     reply_to: Option<ReplyTo>,
     response: Progress,
     /// Trailers come after the body: what announces them in the head.
@@ -111,9 +118,13 @@ impl Exchange {
             is_head: request.head.method == Method::HEAD,
             accepts_trailers: trailers::are_accepted(&request.head.headers),
             is_http2: request.head.version >= Version::HTTP_2,
+            is_get: request.head.method == Method::GET,
             state: Mutex::new(State {
                 request_read: false,
                 cut_off: false,
+                cancelled: false,
+                warned: false,
+                is_event_stream: false,
                 request: std::mem::take(&mut request.body),
                 reply_to: Some(reply_to),
                 response: Progress::Waiting,
@@ -176,14 +187,9 @@ impl Exchange {
         self.ended(py, result.err().as_ref());
     }
 
-    /// Asks the task to end; on the loop's thread.
-    pub(crate) fn cancel(&self, py: Python<'_>) {
-        let task = self.lock().task.as_ref().map(|task| task.clone_ref(py));
-        if let Some(task) = task
-            && let Err(error) = task.call_method0(py, intern!(py, "cancel"))
-        {
-            error!(app = %self.shared.name, error = %summary(py, &error), "a task cannot be cancelled");
-        }
+    /// Whether the server ends the response although its client is there.
+    fn is_dismissed(&self, state: &State) -> bool {
+        state.is_event_stream && self.shared.running.is_draining()
     }
 
     /// The application has returned or raised: whatever it left undone is undone for good.
@@ -193,7 +199,13 @@ impl Exchange {
         let reply_to = state.reply_to.take();
         let progress = std::mem::replace(&mut state.response, Progress::Complete);
         let request = std::mem::take(&mut state.request);
-        let cut_off = state.cut_off;
+        let State {
+            cut_off,
+            cancelled,
+            warned,
+            ..
+        } = *state;
+        let dismissed = self.is_dismissed(&state);
         drop(state);
         if task.is_some() {
             self.shared.running.remove(self);
@@ -203,11 +215,17 @@ impl Exchange {
             Progress::Streaming(sender) | Progress::Ending(sender, _) => Some(sender),
             _ => None,
         };
-        let left =
-            self.gone.load(Ordering::Acquire) || sender.is_some_and(body::Sender::is_disconnected);
+        let left = self.has_left()
+            || warned
+            || sender.is_some_and(|sender| sender.is_disconnected() || sender.is_satisfied());
         if let Some(error) = raised {
-            self.log(py, error, left || cut_off);
-        } else if !left && sender.is_some() {
+            if cancelled && is_cancellation(py, error) {
+                let app = &self.shared.name;
+                info!(%app, "a task was cancelled: it did not end in time");
+            } else {
+                self.log(py, error, left || cut_off || dismissed);
+            }
+        } else if !dismissed && !left && sender.is_some() {
             let app = &self.shared.name;
             error!(%app, "an application returned before its response was complete");
         }
@@ -223,6 +241,7 @@ impl Exchange {
                     self.answer(reply_to, Err(error));
                 }
             }
+            Progress::Streaming(sender) if dismissed => sender.finish(),
             Progress::Streaming(sender) | Progress::Ending(sender, _) => {
                 sender.abort("the application ended within its response");
             }
@@ -305,6 +324,12 @@ impl Exchange {
                     Sent::Complete
                 })
             }
+            Next::Further(sender) if self.is_dismissed(&state) => {
+                self.gone.store(true, Ordering::Release);
+                drop(state);
+                sender.finish();
+                Err(client_left())
+            }
             Next::Further(mut sender) => {
                 let pushed = sender.push(piece);
                 state.response = Progress::Streaming(sender);
@@ -354,6 +379,7 @@ impl Exchange {
             drop(request);
             return Some((reply_to, head.with(piece.into())));
         }
+        state.is_event_stream = !is_all && self.is_get && is_event_stream(&head.headers);
         let (mut sender, receiver) = body::channel(RESPONSE_BUFFER);
         if state.promised_trailers.is_some() && self.accepts_trailers {
             sender.promise_trailers();
@@ -505,7 +531,11 @@ impl Exchange {
 
     fn receive(&self, cx: &mut Context<'_>) -> Poll<Received> {
         let mut state = self.lock();
-        if self.gone.load(Ordering::Acquire) || matches!(state.response, Progress::Complete) {
+        if self.gone.load(Ordering::Acquire)
+            || state.warned
+            || matches!(state.response, Progress::Complete)
+            || self.is_dismissed(&state)
+        {
             return Poll::Ready(Received::Disconnect);
         }
         if !state.request_read {
@@ -536,9 +566,14 @@ impl Exchange {
     fn poll_send(self: &Arc<Self>, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
         let waker = Waker::from(Arc::clone(self));
         let mut cx = Context::from_waker(&waker);
-        let ready = match &mut self.lock().response {
-            Progress::Streaming(sender) => sender.poll_ready(&mut cx),
-            _ => Poll::Ready(Ok(())),
+        let ready = {
+            let mut state = self.lock();
+            let dismissed = self.is_dismissed(&state);
+            match &mut state.response {
+                Progress::Streaming(_) if dismissed => return Err(client_left()),
+                Progress::Streaming(sender) => sender.poll_ready(&mut cx),
+                _ => Poll::Ready(Ok(())),
+            }
         };
         match ready {
             Poll::Pending => Ok(None),
@@ -546,6 +581,15 @@ impl Exchange {
             Poll::Ready(Err(_)) => Err(client_left()),
         }
     }
+}
+
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    let of_events = |kind: &[u8]| {
+        let kind = kind.split(|byte| *byte == b';').next().unwrap_or_default();
+        kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
+    };
+    let kind = headers.get(CONTENT_TYPE);
+    kind.is_some_and(|kind| of_events(kind.as_bytes()))
 }
 
 /// What a task on the I/O runtime that sends a file asks for.
@@ -716,6 +760,28 @@ fn not_offered(kind: &str) -> PyErr {
 /// ASGI 2.4: `send` after a disconnect raises a subclass of `OSError`.
 pub(crate) fn client_left() -> PyErr {
     PyOSError::new_err("the client has disconnected")
+}
+
+impl Served for Exchange {
+    fn notify(&self, py: Python<'_>, notice: Notice) {
+        if notice == Notice::LastCall {
+            self.lock().warned = true;
+        }
+        self.waiters.notify(py);
+    }
+
+    fn cancel(&self, py: Python<'_>) {
+        let task = {
+            let mut state = self.lock();
+            state.cancelled = true;
+            state.task.as_ref().map(|task| task.clone_ref(py))
+        };
+        if let Some(task) = task
+            && let Err(error) = task.call_method0(py, intern!(py, "cancel"))
+        {
+            error!(app = %self.shared.name, error = %summary(py, &error), "a task cannot be cancelled");
+        }
+    }
 }
 
 impl std::task::Wake for Exchange {

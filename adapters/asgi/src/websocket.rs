@@ -10,14 +10,14 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString};
 use tokio::sync::oneshot;
-use tracing::{debug, error};
-use twinspan::app::AppError;
+use tracing::{debug, error, info};
+use twinspan::app::{AppError, Notice};
 use twinspan::body::{self, Body};
 use twinspan::ws::{AnswerError, Close, CloseError, Closed, Handshake, Message, Receiver, Sender};
-use twinspan_bridge::errors::traceback;
+use twinspan_bridge::errors::{is_cancellation, summary, traceback};
 use twinspan_bridge::head;
 
-use crate::application::Shared;
+use crate::application::{Served, Shared};
 use crate::awaitable::{Operation, Source, Waiters, awaitable, done};
 use crate::event_loop::{EventLoop, Job, Wake};
 use crate::message::{self, unexpected};
@@ -39,6 +39,8 @@ struct State {
     phase: Phase,
     /// asyncio keeps only weak references to its tasks.
     task: Option<Py<PyAny>>,
+    /// The task was asked to end.
+    cancelled: bool,
     /// Told when the application has returned or raised.
     over: Option<oneshot::Sender<Result<(), AppError>>>,
 }
@@ -80,6 +82,7 @@ impl Connection {
                 connect_read: false,
                 phase: Phase::Connecting(handshake),
                 task: None,
+                cancelled: false,
                 over: Some(over),
             }),
             waiters: Waiters::default(),
@@ -100,6 +103,7 @@ impl Connection {
         let coroutine = self.shared.call(py, scope, face.as_any())?;
         let task = self.event_loop.start_task(&coroutine)?;
         self.lock().task = Some(task.clone().unbind());
+        self.shared.running.add(self);
         let finished = face.getattr(intern!(py, "finished"))?;
         task.call_method1(intern!(py, "add_done_callback"), (finished,))?;
         Ok(())
@@ -110,12 +114,13 @@ impl Connection {
     }
 
     /// The application has returned or raised: whatever it left undone is undone for good.
-    fn ended(&self, py: Python<'_>, raised: Option<&PyErr>) {
-        let (task, phase, over) = {
+    fn ended(self: &Arc<Self>, py: Python<'_>, raised: Option<&PyErr>) {
+        let (task, phase, over, cancelled) = {
             let mut state = self.lock();
             let phase = std::mem::replace(&mut state.phase, Phase::Over);
-            (state.task.take(), phase, state.over.take())
+            (state.task.take(), phase, state.over.take(), state.cancelled)
         };
+        self.shared.running.remove(self);
         drop(task);
         let mut client_left = false;
         match phase {
@@ -135,7 +140,12 @@ impl Connection {
             Phase::Over => {}
         }
         if let Some(error) = raised {
-            self.log(py, error, client_left);
+            if cancelled && is_cancellation(py, error) {
+                let app = &self.shared.name;
+                info!(%app, "a task was cancelled: it did not end in time");
+            } else {
+                self.log(py, error, client_left);
+            }
         }
         if let Some(over) = over {
             let _ = over.send(match raised {
@@ -421,6 +431,24 @@ fn disconnect(py: Python<'_>, close: &Close) -> PyResult<Py<PyAny>> {
     message.set_item(intern!(py, "code"), close.code)?;
     message.set_item(intern!(py, "reason"), &*close.reason)?;
     Ok(message.into_any().unbind())
+}
+
+impl Served for Connection {
+    /// The connection tells by itself: it closes with 1012.
+    fn notify(&self, _: Python<'_>, _: Notice) {}
+
+    fn cancel(&self, py: Python<'_>) {
+        let task = {
+            let mut state = self.lock();
+            state.cancelled = true;
+            state.task.as_ref().map(|task| task.clone_ref(py))
+        };
+        if let Some(task) = task
+            && let Err(error) = task.call_method0(py, intern!(py, "cancel"))
+        {
+            error!(app = %self.shared.name, error = %summary(py, &error), "a task cannot be cancelled");
+        }
+    }
 }
 
 impl std::task::Wake for Connection {

@@ -1,7 +1,7 @@
 """Serves each application of the command line on a port of its own, all in this process.
 
-Whoever asks with ``x-observe`` learns from ``x-file-wrapper`` whether the application made use of
-``wsgi.file_wrapper``.
+After ``--observe`` they are WSGI applications, and whoever asks with ``x-observe`` learns from
+``x-file-wrapper`` whether the application made use of ``wsgi.file_wrapper``.
 """
 
 import sys
@@ -47,9 +47,10 @@ class Observed:
         return response
 
 
+observe = sys.argv[1] == "--observe"
 with ExitStack() as servers:
-    for target in sys.argv[1:]:
-        server = servers.enter_context(Server(Observed(target)))
+    for target in sys.argv[1 + observe :]:
+        server = servers.enter_context(Server(Observed(target) if observe else target))
         sys.stdout.write(f"{target} is listening on {server.url}\n")
     sys.stdout.flush()
     threading.Event().wait()

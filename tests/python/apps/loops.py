@@ -47,7 +47,7 @@ def closed() -> asyncio.AbstractEventLoop:
 
 
 class CannotWatch(Selector):
-    def add_reader(self, fd: Any, callback: Any, *args: Any) -> None:  # noqa: ARG002
+    def add_reader(self, fd: Any, callback: Any, *args: Any) -> None:
         raise NotImplementedError
 
 

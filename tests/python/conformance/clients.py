@@ -230,7 +230,7 @@ class Http1Exchange(Exchange):
         headers: list[tuple[str, str]] = []
         while line := self._line():
             name, _, value = line.partition(":")
-            headers.append((name.lower(), value.strip()))
+            headers.append((name.lower(), value.strip(" \t")))
         head = Head(int(status), reason.removesuffix(" "), headers)
         length = head.one("content-length")
         encoding = head.one("transfer-encoding")

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from e2e.wire import StartShared
 
+# Its assertions are those of tests.
+pytest.register_assert_rewrite("e2e.shops")
+
 
 @pytest.fixture(scope="module")
 def start_shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartShared]:

@@ -7,29 +7,33 @@ application, serves a wiki.
 
 from __future__ import annotations
 
-import hashlib
-import html
-import random
 import re
 import shutil
 import subprocess
 import sys
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import httpx
 import pytest
+from e2e.shops import (
+    APPS,
+    PICTURE,
+    ShopTests,
+    below,
+    browser,
+    form_of,
+    multipart,
+    pieces,
+    pinned,
+    table_of_documentation,
+)
 from support import TWINSPAN, Command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-TESTS = Path(__file__).parents[1]
-ROOT = TESTS.parents[1]
-APPS = TESTS / "apps"
-PICTURE = random.Random(0).randbytes(300_000) + bytes(range(256))
-
+    import httpx
 
 # To a server of `each_at_root`: tell whether the file wrapper was used.
 OBSERVE = {"x-observe": "yes"}
@@ -130,7 +134,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, wiki: Path) -> Iterator[Ser
             return command
 
         together = start("--app-dir", str(APPS), "--bind", "127.0.0.1:0", *mounts)
-        each = start(*targets.values(), program=(str(APPS / "each_at_root.py"),))
+        each = start("--observe", *targets.values(), program=(str(APPS / "each_at_root.py"),))
         alone = {
             name: each.wait_for_line(re.escape(target) + r" is listening on (\S+)")[1]
             for name, target in targets.items()
@@ -148,85 +152,19 @@ def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-def browser(url: str) -> httpx.Client:
-    return httpx.Client(base_url=url, trust_env=False, timeout=20, follow_redirects=True)
-
-
 @pytest.fixture
 def shop(served: Served, name: str, place: str) -> Iterator[httpx.Client]:
     with browser(served.urls(name)[place]) as client:
         yield client
 
 
-def below(client: httpx.Client, path: str) -> str:
-    """The path that a browser sees."""
-    return client.base_url.path.rstrip("/") + path
+@pytest.fixture
+def unknown_length(name: str) -> bool:
+    return FRAMEWORKS[name].unknown_length
 
 
-def form_of(page: httpx.Response, attributes: str = "") -> httpx.URL:
-    """Where the form of a page goes."""
-    found = re.search(rf'<form [^>]*{attributes}[^>]*action="([^"]+)"', page.text)
-    assert found, page.text
-    return page.url.join(html.unescape(found[1]))
-
-
-def multipart(data: dict[str, str], files: dict[str, tuple[str, bytes, str]]) -> tuple[bytes, str]:
-    """A form with files as it is sent, and its Content-Type."""
-    request = httpx.Request("POST", "http://localhost", data=data, files=files)
-    return request.read(), request.headers["content-type"]
-
-
-def pieces(content: bytes) -> Iterator[bytes]:
-    """What has no length that could be told."""
-    for at in range(0, len(content), 50_000):
-        yield content[at : at + 50_000]
-
-
-def test_a_page_knows_what_was_asked_for(shop: httpx.Client) -> None:
-    page = shop.get("/teas/Grüner Tee", params={"q": "süß & ☕"})
-    assert page.status_code == 200
-    assert page.headers["content-type"].lower().startswith("text/html")
-    text = html.unescape(page.content.decode())
-    assert "<title>Grüner Tee</title>" in text
-    assert "<p id=query>süß & ☕</p>" in text
-
-
-def test_a_form_is_followed_by_a_redirect_and_remembered(shop: httpx.Client) -> None:
-    order = form_of(shop.get("/teas/Sencha", params={"q": ""}))
-    assert order.path == below(shop, "/order")
-    thanks = shop.post(order, data={"tea": "Jasmintee & Käse = 100 % ☕"})
-    assert [answer.status_code in (302, 303) for answer in thanks.history] == [True]
-    assert thanks.url.path == below(shop, "/thanks")
-    assert thanks.content.decode() == "Jasmintee & Käse = 100 % ☕"
-
-
-def test_an_upload_arrives_byte_by_byte(shop: httpx.Client) -> None:
-    picture = {"picture": ("tee.png", PICTURE, "image/png")}
-    receipt = shop.post("/upload", files=picture, data={"note": "süß ☕"})
-    assert receipt.json() == {
-        "filename": "tee.png",
-        "size": len(PICTURE),
-        "sha256": hashlib.sha256(PICTURE).hexdigest(),
-        "note": "süß ☕",
-    }
-
-
-def test_an_upload_of_unknown_length(shop: httpx.Client, name: str) -> None:
-    content, kind = multipart({"note": "süß ☕"}, {"picture": ("tee.png", PICTURE, "image/png")})
-    receipt = shop.post("/upload", content=pieces(content), headers={"content-type": kind})
-    if FRAMEWORKS[name].unknown_length:
-        assert receipt.status_code == 200
-        assert receipt.json()["sha256"] == hashlib.sha256(PICTURE).hexdigest()
-    else:
-        assert receipt.status_code in (400, 500)
-
-
-def test_a_file_is_sent_whole(shop: httpx.Client) -> None:
-    picture = shop.get("/picture")
-    assert picture.status_code == 200
-    assert picture.headers["content-type"] == "image/png"
-    assert picture.headers["content-length"] == str(len(PICTURE))
-    assert picture.content == PICTURE
+class TestShops(ShopTests):
+    pass
 
 
 def test_files_go_through_the_file_wrapper(served: Served, name: str) -> None:
@@ -235,13 +173,6 @@ def test_files_go_through_the_file_wrapper(served: Served, name: str) -> None:
     use = "used" if FRAMEWORKS[name].file_wrapper else "not used"
     assert picture.headers["x-file-wrapper"] == use
     assert picture.content == PICTURE
-
-
-def test_a_body_that_is_made_while_it_is_sent(shop: httpx.Client) -> None:
-    leaves = shop.get("/leaves")
-    assert leaves.headers["content-type"].startswith("text/plain")
-    assert leaves.text.splitlines() == [f"leaf {number}" for number in range(100)]
-    assert "content-length" not in leaves.headers
 
 
 needs_trac = pytest.mark.skipif("Trac" not in INSTALLED, reason="Python 3.14 is too new for Trac")
@@ -289,15 +220,12 @@ def test_trac_keeps_what_is_attached(served: Served, place: str, length: str) ->
 
 
 def test_the_table_of_frameworks_says_what_was_tested() -> None:
-    project = (ROOT / "pyproject.toml").read_text("utf-8")
-    pins = re.findall(r'"([\w.-]+==[\w.]+)', project)
-    page = (ROOT / "docs" / "frameworks.md").read_text("utf-8")
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines()]
-    table = {row[0]: row for row in rows if row[0] in FRAMEWORKS}
+    rows = table_of_documentation("WSGI frameworks")
+    table = {row[0]: row for row in rows if row[1] != "none"}
     assert list(table) == list(FRAMEWORKS)
     for name, framework in FRAMEWORKS.items():
         _, version, python, unknown_length, files, mount, _ = table[name]
-        assert f"{framework.distribution}=={version}" in pins
+        assert f"{framework.distribution}=={version}" in pinned()
         assert tuple(map(int, python.split("."))) < framework.until
         assert (unknown_length == "yes") == framework.unknown_length
         assert (files == "`wsgi.file_wrapper`") == framework.file_wrapper

@@ -3,6 +3,7 @@
 import hashlib
 import html
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,3 +29,14 @@ def leaves() -> Iterator[bytes]:
     """A body that is made while it is sent."""
     for number in range(100):
         yield f"leaf {number}\n".encode()
+
+
+def welcome(tea: str, q: str) -> str:
+    """What the WebSocket of a tasting says first."""
+    return f"{tea}: {q}"
+
+
+def journal(line: str) -> None:
+    """Says what has happened where no response can tell."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()

@@ -43,7 +43,7 @@ def test_received_messages_have_both_keys_one_of_them_none(serve: Serve) -> None
 def test_a_task_that_waits_since_before_the_accept_gets_the_first_message(serve: Serve) -> None:
     async def session(scope: Scope, receive: Receive, send: Send, say: Say) -> None:
         assert (await receive())["type"] == "websocket.connect"
-        waiting = asyncio.create_task(receive())
+        waiting = asyncio.ensure_future(receive())
         await asyncio.sleep(0)  # lets it begin to wait
         await send({"type": "websocket.accept"})
         say(await waiting)
@@ -215,7 +215,7 @@ def test_a_receive_that_is_cancelled_loses_no_message(serve: Serve) -> None:
 
     async def session(scope: Scope, receive: Receive, send: Send, say: Say) -> None:
         await accept(receive, send)
-        waiting = asyncio.create_task(receive())  # pyright: ignore[reportArgumentType] # has all methods of a coroutine
+        waiting = asyncio.ensure_future(receive())  # pyright: ignore[reportArgumentType] # has all methods of a coroutine
         await asyncio.sleep(0)
         waiting.cancel()
         say("cancelled")
