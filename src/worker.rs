@@ -392,9 +392,6 @@ async fn start_one(app: &Loaded) -> Result<(), LoadError> {
     })
 }
 
-/// Threads that read files for responses at a time: where a disk hangs, so many are lost to it and no more.
-const FILE_THREADS: usize = 32;
-
 /// Stops applications in reverse order, each within its own time: one that hangs takes none from the others.
 async fn stop_all(loaded: &[Loaded]) -> Shutdown {
     let mut shutdown = Shutdown::Clean;
@@ -496,6 +493,9 @@ pub struct IoThreads {
     pub finished: Finished,
     thread: std::thread::JoinHandle<()>,
 }
+
+/// Threads that read files for responses at a time: where a disk hangs, so many are lost to it and no more.
+const FILE_THREADS: usize = 32;
 
 impl IoThreads {
     /// Starts `threads` threads; `main` makes the future that lives as long as they do. A single thread
