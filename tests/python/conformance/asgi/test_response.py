@@ -685,3 +685,26 @@ def test_a_stream_that_awaits_nothing_else_does_not_keep_the_loop(site: Site) ->
     for _ in range(5):
         stream.take(100_000)
         assert site.ask(path="/other").body == b"other"
+
+
+def test_head_of_an_endless_stream_ends_it_and_holds_up_nobody(site: Site) -> None:
+    seen = Seen()
+
+    async def app(scope: Scope, _receive: Receive, send: Send) -> None:
+        if scope["method"] == "GET":
+            await respond(send, b"next")
+            return
+        await send(start())
+        try:
+            # Finite all the same, for the sake of the tests that follow.
+            for _ in range(200_000):
+                await send(body(b"x" * 1000, more=True))
+        except OSError:
+            seen("ended")
+            raise
+
+    site.serve(app)
+    assert site.ask("HEAD").status == 200
+    assert site.ask("GET").body == b"next"
+    assert seen.wait() == ["ended"]
+    assert site.ended_log() == ""

@@ -448,3 +448,48 @@ def test_the_app_of_starlette_builds_the_url_that_was_asked_for(site: Site) -> N
     site.serve(app)
     expected = f"http://localhost{site.mount}/a/b?c=d http://localhost{site.mount}/"
     assert site.ask(path="/a/b?c=d").body.decode() == expected
+
+
+def test_what_an_application_writes_into_a_scope_reaches_no_other(site: Site) -> None:
+    seen: list[dict[str, Any]] = []
+
+    async def app(scope: Scope, _receive: Receive, send: Send) -> None:
+        seen.append(dict(scope["asgi"]))
+        scope["asgi"]["spec_version"] = "changed"
+        scope["asgi"].setdefault("own", 1)
+        await respond(send)
+
+    site.serve(app)
+    for _ in range(2):
+        assert site.ask().status == 200
+    assert seen[0] == seen[1] == {"version": "3.0", "spec_version": "2.5"}
+
+
+def test_asgiref_makes_an_environ_of_the_scope(site: Site) -> None:
+    """ "an almost direct mapping for the various special keys in WSGI's `environ`"."""
+    from asgiref.wsgi import WsgiToAsgi
+
+    environs: list[dict[str, Any]] = []
+
+    def wsgi(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        environs.append(environ)
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [environ["wsgi.input"].read()]
+
+    site.serve(WsgiToAsgi(wsgi))
+    answer = site.ask("POST", "/caf%C3%A9?q=1", [("Content-Type", "text/plain")], b"body")
+    assert (answer.status, answer.body) == (200, b"body")
+    environ = environs[0]
+    expected = {
+        "REQUEST_METHOD": "POST",
+        "SCRIPT_NAME": site.mount,
+        "PATH_INFO": "/caf\xc3\xa9",
+        "QUERY_STRING": "q=1",
+        "CONTENT_TYPE": "text/plain",
+        "CONTENT_LENGTH": "4",
+        "SERVER_NAME": "127.0.0.1",
+        "SERVER_PORT": str(site.server.port),
+        "REMOTE_ADDR": "127.0.0.1",
+        "wsgi.url_scheme": "http",
+    }
+    assert {key: environ.get(key) for key in expected} == expected
