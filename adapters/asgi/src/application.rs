@@ -20,6 +20,7 @@ use twinspan::ws::Handshake;
 use twinspan_bridge::interface::{Detected, is_coroutine_function};
 use twinspan_bridge::routes;
 
+use crate::callables::{Cycle, Receive, Sending};
 use crate::event_loop::{EventLoop, Job};
 use crate::http::{Exchange, LeaveGuard};
 use crate::lifespan::Lifespan;
@@ -156,16 +157,16 @@ impl Shared {
         Ok(scope)
     }
 
-    /// Calls the application with the `receive` and `send` of `face`; the coroutine has not begun to run.
+    /// Calls the application with the `receive` and `send` of `cycle`; the coroutine has not begun to run.
     pub(crate) fn call<'py>(
         &self,
         py: Python<'py>,
         scope: Bound<'py, PyDict>,
-        face: &Bound<'py, PyAny>,
+        cycle: Arc<dyn Cycle>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let app = self.app.bind(py);
-        let receive = face.getattr(intern!(py, "receive"))?;
-        let send = face.getattr(intern!(py, "send"))?;
+        let receive = Bound::new(py, Receive(Arc::clone(&cycle)))?;
+        let send = Bound::new(py, Sending(cycle))?;
         let result = match &self.within_task {
             Some(call) => call.bind(py).call1((app, scope, receive, send))?,
             None => app.call1((scope, receive, send))?,

@@ -179,6 +179,10 @@ impl EventLoop {
         std::mem::take(&mut inbox.asleep)
     }
 
+    pub(crate) fn event_loop<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
+        self.python.event_loop.bind(py)
+    }
+
     pub(crate) fn create_future<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.python.create_future.bind(py).call0()
     }

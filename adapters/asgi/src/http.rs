@@ -22,6 +22,7 @@ use twinspan_bridge::outbox::{Answer, ReplyTo};
 
 use crate::application::{Served, Shared};
 use crate::awaitable::{Operation, Source, Waiters, awaitable, done};
+use crate::callables::{Cycle, Runs, WhenDone, raised};
 use crate::event_loop::{EventLoop, Job, Wake};
 use crate::file::{Failure, First, Part, Sending};
 use crate::message::{self, unexpected};
@@ -161,30 +162,18 @@ impl Exchange {
 
     fn try_start(self: &Arc<Self>, py: Python<'_>, request: &Request) -> PyResult<()> {
         let scope = self.shared.http_scope(py, request, self.interim.as_ref())?;
-        let cycle = Bound::new(
-            py,
-            Cycle {
-                exchange: Arc::clone(self),
-            },
-        )?;
-        let coroutine = self.shared.call(py, scope, cycle.as_any())?;
+        let coroutine = self.shared.call(py, scope, Arc::clone(self) as _)?;
         let task = self.event_loop.start_task(&coroutine)?;
         // Most applications that wait for nothing have finished within their first step.
         if task.call_method0(intern!(py, "done"))?.is_truthy()? {
-            self.finished(&task);
+            self.ended(py, raised(&task).as_ref());
             return Ok(());
         }
         self.lock().task = Some(task.clone().unbind());
         self.shared.running.add(self);
-        let finished = cycle.getattr(intern!(py, "finished"))?;
-        task.call_method1(intern!(py, "add_done_callback"), (finished,))?;
+        let when_done = Bound::new(py, WhenDone(Arc::clone(self) as _))?;
+        task.call_method1(intern!(py, "add_done_callback"), (when_done,))?;
         Ok(())
-    }
-
-    fn finished(self: &Arc<Self>, task: &Bound<'_, PyAny>) {
-        let py = task.py();
-        let result = task.call_method0(intern!(py, "result"));
-        self.ended(py, result.err().as_ref());
     }
 
     /// Whether the server ends the response although its client is there.
@@ -265,7 +254,7 @@ impl Exchange {
         self.event_loop.answer(reply_to, answer);
     }
 
-    fn send(self: &Arc<Self>, message: &Bound<'_, PyAny>) -> PyResult<Sent> {
+    fn take(self: &Arc<Self>, message: &Bound<'_, PyAny>) -> PyResult<Sent> {
         let (message, kind) = message::open(message)?;
         match kind.to_str()? {
             "http.response.start" => self.send_start(message),
@@ -519,7 +508,7 @@ impl Exchange {
 
     fn poll_receive(self: &Arc<Self>, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
         let waker = Waker::from(Arc::clone(self));
-        let received = self.receive(&mut Context::from_waker(&waker));
+        let received = self.poll_received(&mut Context::from_waker(&waker));
         // No lock is held any more: whatever makes an object may run a finalizer of the application.
         match received {
             Poll::Pending => Ok(None),
@@ -530,7 +519,7 @@ impl Exchange {
         }
     }
 
-    fn receive(&self, cx: &mut Context<'_>) -> Poll<Received> {
+    fn poll_received(&self, cx: &mut Context<'_>) -> Poll<Received> {
         let mut state = self.lock();
         if self.gone.load(Ordering::Acquire)
             || state.warned
@@ -815,38 +804,28 @@ impl Source for Arc<Exchange> {
     }
 }
 
-/// The Python face of an exchange: `receive` and `send`.
-#[pyclass(frozen)]
-struct Cycle {
-    exchange: Arc<Exchange>,
+impl Runs for Exchange {
+    fn ended(self: Arc<Self>, py: Python<'_>, raised: Option<&PyErr>) {
+        Exchange::ended(&self, py, raised);
+    }
 }
 
-#[pymethods]
-impl Cycle {
-    fn receive<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let source = Arc::new(Arc::clone(&self.exchange));
-        awaitable(py, source, Operation::Receive)
+impl Cycle for Exchange {
+    fn receive<'py>(self: Arc<Self>, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        awaitable(py, Arc::new(self), Operation::Receive)
     }
 
-    fn send<'py>(&self, message: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    fn send<'py>(self: Arc<Self>, message: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let py = message.py();
-        let sent = self.exchange.send(message)?;
+        let sent = self.take(message)?;
         if matches!(sent, Sent::Complete | Sent::Streaming) {
-            self.exchange.waiters.notify(py);
+            self.waiters.notify(py);
         }
         match sent {
             Sent::Done | Sent::Complete => done(py),
             Sent::File(sending) => awaitable(py, Arc::new(sending), Operation::Send),
-            Sent::Streaming | Sent::MustWait => {
-                let source = Arc::new(Arc::clone(&self.exchange));
-                awaitable(py, source, Operation::Send)
-            }
+            Sent::Streaming | Sent::MustWait => awaitable(py, Arc::new(self), Operation::Send),
         }
-    }
-
-    /// Called by asyncio with the finished task.
-    fn finished(&self, task: &Bound<'_, PyAny>) {
-        self.exchange.finished(task);
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod application;
 mod awaitable;
+mod callables;
 mod event_loop;
 mod file;
 mod http;

@@ -15,6 +15,7 @@ use pyo3::exceptions::{PyAssertionError, PyKeyError, PyNotImplementedError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
+use pyo3_async_runtimes::TaskLocals;
 use tokio::sync::{Notify, oneshot};
 use tracing::{debug, error, warn};
 use twinspan::app::LifespanError;
@@ -23,6 +24,7 @@ use twinspan_bridge::errors::{is_cancellation, summary, traceback};
 
 use crate::application::Shared;
 use crate::awaitable::{Operation, Source, Waiters, awaitable, done};
+use crate::callables::Cycle;
 use crate::event_loop::EventLoop;
 use crate::message::{self, unexpected};
 
@@ -33,11 +35,11 @@ const WHEREABOUTS_LIMIT: Duration = Duration::from_secs(1);
 pub(crate) struct Lifespan {
     shared: Arc<Shared>,
     event_loop: Arc<EventLoop>,
-    cycle: Arc<Cycle>,
+    cycle: Arc<Lifecycle>,
 }
 
 /// The state between `receive` and `send`.
-struct Cycle {
+struct Lifecycle {
     app: Arc<str>,
     mode: LifespanMode,
     event_loop: Arc<EventLoop>,
@@ -91,7 +93,7 @@ enum Answer {
 
 impl Lifespan {
     pub(crate) fn new(shared: Arc<Shared>, event_loop: Arc<EventLoop>, mode: LifespanMode) -> Self {
-        let cycle = Arc::new(Cycle {
+        let cycle = Arc::new(Lifecycle {
             app: Arc::clone(&shared.name),
             mode,
             event_loop: Arc::clone(&event_loop),
@@ -282,7 +284,7 @@ fn is_refusal(py: Python<'_>, error: &PyErr) -> bool {
     text.contains("lifespan") || text.contains("scope")
 }
 
-fn begin(py: Python<'_>, shared: &Shared, cycle: &Arc<Cycle>) -> PyResult<()> {
+fn begin(py: Python<'_>, shared: &Shared, cycle: &Arc<Lifecycle>) -> PyResult<()> {
     let thread = py.import("threading")?.call_method0("get_ident")?;
     let _ = cycle.thread.set(thread.extract()?);
     let asgi = PyDict::new(py);
@@ -294,20 +296,21 @@ fn begin(py: Python<'_>, shared: &Shared, cycle: &Arc<Cycle>) -> PyResult<()> {
     scope.set_item("asgi", asgi)?;
     scope.set_item("state", &state)?;
     shared.set_state(state.unbind());
-    let face = Bound::new(
-        py,
-        Face {
-            cycle: Arc::clone(cycle),
-        },
-    )?;
-    let coroutine = shared.call(py, scope, face.as_any())?;
+    let coroutine = shared.call(py, scope, Arc::clone(cycle) as _)?;
     let task = cycle.event_loop.start_task(&coroutine)?;
     cycle.lock().task = Some(task.clone().unbind());
-    task.call_method1("add_done_callback", (face.getattr("finished")?,))?;
+    let locals = TaskLocals::new(cycle.event_loop.event_loop(py).clone());
+    let result = pyo3_async_runtimes::into_future_with_locals(&locals, task)?;
+    let cycle = Arc::clone(cycle);
+    Arc::clone(&cycle.event_loop).spawn(async move {
+        let raised = result.await.err();
+        let event_loop = Arc::clone(&cycle.event_loop);
+        event_loop.run(move |py, _| cycle.ended(py, raised));
+    });
     Ok(())
 }
 
-impl Cycle {
+impl Lifecycle {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -411,7 +414,7 @@ impl Cycle {
     }
 }
 
-impl Source for Arc<Cycle> {
+impl Source for Arc<Lifecycle> {
     fn poll(&self, py: Python<'_>, _: Operation) -> PyResult<Option<Py<PyAny>>> {
         let kind = {
             let mut state = self.lock();
@@ -441,32 +444,19 @@ impl Source for Arc<Cycle> {
     }
 }
 
-/// `receive` and `send` of a lifespan scope.
-#[pyclass(frozen)]
-struct Face {
-    cycle: Arc<Cycle>,
-}
-
-#[pymethods]
-impl Face {
-    fn receive<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        awaitable(py, Arc::new(Arc::clone(&self.cycle)), Operation::Receive)
+impl Cycle for Lifecycle {
+    fn receive<'py>(self: Arc<Self>, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        awaitable(py, Arc::new(self), Operation::Receive)
     }
 
-    fn send<'py>(&self, message: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    fn send<'py>(self: Arc<Self>, message: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let py = message.py();
         let (message, kind) = message::open(message)?;
         let text = match message.get_item(intern!(py, "message"))? {
             Some(text) => text.cast::<PyString>()?.to_string(),
             None => String::new(),
         };
-        self.cycle.answer(kind.to_str()?, text)?;
+        self.answer(kind.to_str()?, text)?;
         done(py)
-    }
-
-    /// Called by asyncio with the finished task.
-    fn finished(&self, task: &Bound<'_, PyAny>) {
-        let result = task.call_method0(intern!(task.py(), "result"));
-        self.cycle.ended(task.py(), result.err());
     }
 }

@@ -19,6 +19,7 @@ use twinspan_bridge::head;
 
 use crate::application::{Served, Shared};
 use crate::awaitable::{Operation, Source, Waiters, awaitable, done};
+use crate::callables::{Cycle, Runs, WhenDone};
 use crate::event_loop::{EventLoop, Job, Wake};
 use crate::message::{self, unexpected};
 
@@ -94,18 +95,12 @@ impl Connection {
     }
 
     fn call(self: &Arc<Self>, py: Python<'_>, scope: Bound<'_, PyDict>) -> PyResult<()> {
-        let face = Bound::new(
-            py,
-            Face {
-                connection: Arc::clone(self),
-            },
-        )?;
-        let coroutine = self.shared.call(py, scope, face.as_any())?;
+        let coroutine = self.shared.call(py, scope, Arc::clone(self) as _)?;
         let task = self.event_loop.start_task(&coroutine)?;
         self.lock().task = Some(task.clone().unbind());
         self.shared.running.add(self);
-        let finished = face.getattr(intern!(py, "finished"))?;
-        task.call_method1(intern!(py, "add_done_callback"), (finished,))?;
+        let when_done = Bound::new(py, WhenDone(Arc::clone(self) as _))?;
+        task.call_method1(intern!(py, "add_done_callback"), (when_done,))?;
         Ok(())
     }
 
@@ -166,7 +161,7 @@ impl Connection {
         error!(%app, "an application raised\n{}", traceback(py, error).trim_end());
     }
 
-    fn send(self: &Arc<Self>, message: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn take(self: &Arc<Self>, message: &Bound<'_, PyAny>) -> PyResult<()> {
         let (message, kind) = message::open(message)?;
         match kind.to_str()? {
             "websocket.send" => return self.send_message(message),
@@ -484,38 +479,26 @@ impl Source for Arc<Connection> {
     }
 }
 
-/// The Python face of a connection: `receive` and `send`.
-#[pyclass(frozen)]
-struct Face {
-    connection: Arc<Connection>,
+impl Runs for Connection {
+    fn ended(self: Arc<Self>, py: Python<'_>, raised: Option<&PyErr>) {
+        Connection::ended(&self, py, raised);
+    }
 }
 
-#[pymethods]
-impl Face {
-    fn receive<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let source = Arc::new(Arc::clone(&self.connection));
-        awaitable(py, source, Operation::Receive)
+impl Cycle for Connection {
+    fn receive<'py>(self: Arc<Self>, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        awaitable(py, Arc::new(self), Operation::Receive)
     }
 
-    fn send<'py>(&self, message: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    fn send<'py>(self: Arc<Self>, message: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let py = message.py();
-        self.connection.send(message)?;
-        match self.connection.poll_send() {
+        self.take(message)?;
+        match self.poll_send() {
             Poll::Ready(ready) => {
                 ready?;
                 done(py)
             }
-            Poll::Pending => {
-                let source = Arc::new(Arc::clone(&self.connection));
-                awaitable(py, source, Operation::Send)
-            }
+            Poll::Pending => awaitable(py, Arc::new(self), Operation::Send),
         }
-    }
-
-    /// Called by asyncio with the finished task.
-    fn finished(&self, task: &Bound<'_, PyAny>) {
-        let py = task.py();
-        let result = task.call_method0(intern!(py, "result"));
-        self.connection.ended(py, result.err().as_ref());
     }
 }
