@@ -2,7 +2,8 @@
 
 The suite runs on Python 2.7 alone, so it is installed beside the environment, in target/autobahn,
 for whichever Python 2.7 or PyPy 2.7 is found. Its client tries one case after the other, most of
-the time waiting or computing in Python, so several clients share the cases. A case fails here when
+the time waiting or computing in Python, so several clients run at a time, each with a few cases
+before the next takes its place. A case fails here when
 the suite says so, when the connection did not close as the specification wants, when the server
 lacks what the case tests, and when the suite has no word about it.
 """
@@ -16,6 +17,7 @@ import fnmatch
 import functools
 import importlib.metadata
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -53,11 +55,27 @@ SECTIONS = {
     13: "Compression: parameters",
 }
 
-SAMPLE = ("1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "10.*")
+SAMPLE = (
+    "1.*",
+    "2.*",
+    "3.*",
+    "4.*",
+    "5.*",
+    "6.*",
+    "7.*",
+    "10.*",
+    "12.*.1",
+    "13.*.1",
+    "12.[13].6",
+    "13.[257].6",
+)
 """What shows in a few seconds that nothing has broken."""
 
-CLIENTS = 6
-"""Run side by side; most cases wait for a second or two."""
+CLIENTS = max(2, min(8, os.cpu_count() or 2))
+"""Run side by side. More would keep each other waiting, and a case with compression has 60 s."""
+
+SHARE = 16
+"""Cases for one client, which says what became of them when it has tried them all."""
 
 TIME_LIMIT = 30 * 60
 """Seconds for all cases, after which those that are left count as not run."""
@@ -186,7 +204,8 @@ def run(cases: Sequence[str], address: str, reports: Path) -> list[Result]:
     shutil.rmtree(reports, ignore_errors=True)
     deadline = time.monotonic() + TIME_LIMIT
     # Neighbours are much alike, also in how long they take.
-    shares = [cases[first::CLIENTS] for first in range(min(CLIENTS, len(cases)))]
+    count = -(-len(cases) // SHARE)
+    shares = [cases[first::count] for first in range(count)]
     with ThreadPoolExecutor(CLIENTS) as clients:
         runs = [
             clients.submit(_run_share, share, address, reports / str(number), deadline)
