@@ -75,13 +75,13 @@ async def leaves(request: HttpRequest) -> HttpResponseBase:
     return StreamingHttpResponse(lines(), content_type="text/plain")
 
 
-async def endless(request: HttpRequest) -> HttpResponseBase:
+async def silent(request: HttpRequest) -> HttpResponseBase:
     async def drops() -> AsyncIterator[bytes]:
+        yield b"drop\n"
+        shop.journal("Django's tap is silent")
         try:
-            while True:
-                yield b"drop\n"
-                await asyncio.sleep(0.01)
-        finally:  # cancelled, or closed after `send` has raised: what comes first
+            await asyncio.Event().wait()
+        finally:
             shop.journal("Django's tap is closed")
 
     return StreamingHttpResponse(drops(), content_type="text/plain")
@@ -131,7 +131,7 @@ urlpatterns = [
     path("upload", upload),
     path("picture", picture),
     path("leaves", leaves),
-    path("endless", endless),
+    path("silent", silent),
 ]
 
 application = ProtocolTypeRouter(
