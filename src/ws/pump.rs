@@ -5,6 +5,7 @@
 //! that a full socket takes again, because a pong waits behind whatever the client is still busy with.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
@@ -30,6 +31,8 @@ use crate::drain::Drain;
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Allocated per connection, and so what an idle one costs; a longer frame gets its own buffer.
 const READ_BUFFER: usize = 2 * 1024;
+/// Read from a socket at once.
+const ARRIVED_BUFFER: usize = 32 * 1024;
 /// Small messages that are sent at once leave in one write.
 const WRITE_BUFFER: usize = 8 * 1024;
 /// A longer message leaves in fragments, so that it is not copied whole and a ping can pass it.
@@ -52,6 +55,7 @@ pub(super) async fn run<S>(
         .max_frame_size(Some(limits.websocket_message));
     let line = Line {
         stream,
+        ahead: Bytes::new(),
         heard: false,
         drained: false,
         blocked: false,
@@ -391,9 +395,16 @@ fn close_frame(close: &Close) -> CloseFrame {
     }
 }
 
+thread_local! {
+    /// What is read into at once, shared by all connections of the thread: each has only [`READ_BUFFER`] of its own.
+    static ARRIVED: RefCell<Box<[u8]>> = RefCell::new(vec![0; ARRIVED_BUFFER].into());
+}
+
 /// A stream that notes the client's signs of life.
 struct Line<S> {
     stream: S,
+    /// Has been read, and waits for a reader who had no room for it.
+    ahead: Bytes,
     /// Bytes have arrived.
     heard: bool,
     /// Bytes have left that the socket had refused before.
@@ -403,14 +414,26 @@ struct Line<S> {
 
 impl<S: AsyncRead + Unpin> AsyncRead for Line<S> {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        self.heard |= buf.filled().len() > before;
-        Poll::Ready(Ok(()))
+        let line = self.get_mut();
+        if !line.ahead.is_empty() {
+            let room = line.ahead.len().min(buf.remaining());
+            buf.put_slice(&line.ahead.split_to(room));
+            return Poll::Ready(Ok(()));
+        }
+        ARRIVED.with_borrow_mut(|arrived| {
+            let mut arrived = ReadBuf::new(arrived);
+            ready!(Pin::new(&mut line.stream).poll_read(cx, &mut arrived))?;
+            let arrived = arrived.filled();
+            line.heard |= !arrived.is_empty();
+            let (now, later) = arrived.split_at(arrived.len().min(buf.remaining()));
+            buf.put_slice(now);
+            line.ahead = Bytes::copy_from_slice(later);
+            Poll::Ready(Ok(()))
+        })
     }
 }
 
