@@ -241,7 +241,7 @@ WORKLOADS = {
             targets=("plain_asgi:hello",),
             answers=(_HELLO,),
             servers=("twinspan", "twinspan-log", "granian", "uvicorn", "fastpysgi"),
-            goals=_times("granian", 1.6, 0.60),
+            goals=_times("granian", 1.8, 0.50),
         ),
         Workload(
             name="asgi-hello-1",
@@ -259,7 +259,7 @@ WORKLOADS = {
             targets=("plain_asgi:echo",),
             answers=(_ECHO,),
             servers=_ASGI,
-            goals=_times("granian", 2.2, 0.45),
+            goals=_times("granian", 2.5, 0.40),
             method="POST",
             body_bytes=1024,
         ),
@@ -270,7 +270,7 @@ WORKLOADS = {
             targets=("plain_asgi:large",),
             answers=(_LARGE,),
             servers=_ASGI,
-            goals=_times("granian", 0.95, 0.90),
+            goals=_times("granian", 1.0, 0.90),
         ),
         Workload(
             name="fastapi",
@@ -279,6 +279,7 @@ WORKLOADS = {
             targets=("fastapi_app:app",),
             answers=(Answer("/hello", _JSON_BODY),),
             servers=_ASGI,
+            goals=(Goal("rate", 1.12, "granian"),),
         ),
         Workload(
             name="ws-echo-20",
