@@ -257,6 +257,7 @@ pub fn dispatcher(
             name: Arc::clone(metrics.name()),
             application: Arc::new(Admin::new(Arc::clone(&provider))),
             metrics: Arc::clone(metrics),
+            traffic: None,
         };
         Rule::mount(Arc::new(app), "", None)
     });

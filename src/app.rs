@@ -329,3 +329,10 @@ pub enum RoutesError {
     #[error("route `{template}`: {problem}")]
     Route { template: String, problem: String },
 }
+
+impl RoutesError {
+    /// The routes are known, and one of them is the problem.
+    pub fn is_of_a_route(&self) -> bool {
+        matches!(self, Self::Route { .. })
+    }
+}

@@ -1,7 +1,8 @@
 //! What the server says when it is up.
 
 use crate::app::LocalAddr;
-use crate::config::{Config, RuleMatch};
+use crate::config::Config;
+use crate::config::rule::Location;
 use crate::supervisor::channel::AppReport;
 
 /// Where the applications run.
@@ -49,12 +50,28 @@ fn describe(config: &Config, app: &AppReport) -> String {
             .map(|threads| count(threads, "thread")),
     );
     let rules = config.rules.iter().filter(|rule| rule.app == app.name);
-    parts.extend(rules.map(|rule| match (&rule.matches, &app.routes) {
-        (RuleMatch::Mount(path), _) if path.is_empty() => "mounted at /".into(),
-        (RuleMatch::Mount(path), _) => format!("mounted at {path}"),
-        (RuleMatch::Path(path), _) => format!("answers {path}"),
-        (RuleMatch::Owned, Ok(table)) => format!("owns its {}", count(table.routes.len(), "route")),
-        (RuleMatch::Owned, Err(_)) => "owns its routes".into(),
+    parts.extend(rules.map(|rule| {
+        let matches = &rule.matches;
+        let mut said = match (&matches.location, &app.routes) {
+            (location, Ok(table)) if location.is_everywhere() && matches.owned => {
+                format!("owns its {}", count(table.routes.len(), "route"))
+            }
+            (location, _) if location.is_everywhere() && matches.owned => "owns its routes".into(),
+            (location, _) if location.is_everywhere() => "mounted at /".into(),
+            (Location::Mount(path), _) => format!("mounted at {path}"),
+            (Location::Path(path), _) => format!("answers {path}"),
+            (Location::Template(template), _) => format!("answers {template}"),
+        };
+        if !matches.location.is_everywhere() && matches.owned {
+            said.push_str(" (what it owns there)");
+        }
+        if matches.conditions != Default::default() {
+            said = format!("{said} where {}", matches.conditions);
+        }
+        if let Some(canary) = &rule.canary {
+            said = format!("{said}, {} % of it", canary.percent);
+        }
+        said
     }));
     format!("application {}: {}", app.name, parts.join(", "))
 }
@@ -75,7 +92,7 @@ fn url(local: &LocalAddr) -> String {
 mod tests {
     use super::*;
     use crate::app::{Description, Interface, RouteTable};
-    use crate::config::{AppConfig, RuleConfig};
+    use crate::config::{AppConfig, RuleConfig, RuleMatch};
 
     fn report(name: &str, interface: Interface, threads: Option<usize>) -> AppReport {
         AppReport {
@@ -86,11 +103,7 @@ mod tests {
     }
 
     fn rule(app: &str, matches: RuleMatch) -> RuleConfig {
-        RuleConfig {
-            app: app.into(),
-            matches,
-            origin: String::new(),
-        }
+        RuleConfig::new(app, matches, "")
     }
 
     #[test]
@@ -100,9 +113,9 @@ mod tests {
             workers: 2,
             apps: vec![app("new", "shop.asgi:app"), app("legacy", "shop.wsgi")],
             rules: vec![
-                rule("new", RuleMatch::Owned),
-                rule("new", RuleMatch::Mount("/live".into())),
-                rule("legacy", RuleMatch::Mount(String::new())),
+                rule("new", RuleMatch::owned()),
+                rule("new", RuleMatch::mount("/live")),
+                rule("legacy", RuleMatch::mount("")),
             ],
             ..Config::default()
         };

@@ -24,7 +24,7 @@ use crate::drain::Drain;
 use crate::http::{Control, Interim, forwarded, strict};
 use crate::metrics::access_log::{AccessLog, Entry};
 use crate::metrics::{Metrics, RefusedBy};
-use crate::route::{App, MountPoint, Refusal, Router, RuleInfo};
+use crate::route::{App, MountPoint, Refusal, Routed, Router, RuleInfo};
 use crate::ws::{self, Handshake};
 
 /// Everything that connections of one worker share.
@@ -200,9 +200,11 @@ impl Dispatcher {
         strict::check(head)?;
         let forwarded = forwarded::resolve(head, conn, &self.config.forwarded);
         record.seen_from(forwarded.origin);
-        let (app, at) = self
-            .router
-            .route(head, upgrade, forwarded.prefix.as_deref())?;
+        let client = forwarded.origin.client.map(|client| client.ip());
+        let Routed { rule, at, .. } =
+            self.router
+                .route(head, upgrade, client, forwarded.prefix.as_deref())?;
+        let app = &rule.app;
         record.routed(app, &at);
         Ok((app, at, forwarded.origin))
     }

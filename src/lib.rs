@@ -36,4 +36,5 @@ pub mod body;
 pub mod file;
 
 pub mod metrics;
+pub mod migrate;
 pub mod admin;

@@ -7,20 +7,28 @@
 //!
 //! An application may own its routes: then it gets what its own router defines, and what is left goes
 //! on to the rules after it ([`ownership`](crate::policy::ownership) has the order of claims).
+//! A rule may pass on requests that match it ([`Canary`](crate::policy::canary::Canary)): then the choice
+//! is made once more without it.
 //! `//` is kept, `%00` and bytes that are not UTF-8 are passed on, `%zz` stands for itself: frameworks
 //! read them alike. `*` (RFC 9112 §3.2.4) belongs to the catch-all.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, HOST, ORIGIN};
 use http::request::Parts;
 use http::{Method, StatusCode};
 use memchr::memchr;
 
 use crate::app::{Application, RouteKind, RouteTable, RoutesError};
-use crate::config::{RuleConfig, RuleMatch};
+use crate::config::rule::{Location, RuleConfig, RuleMatch};
+use crate::metrics::traffic::AppTraffic;
 use crate::metrics::{AppMetrics, RefusedBy};
+use crate::migrate::live::{Overlay, Shares};
+use crate::policy::Policies;
+use crate::policy::conditions::Conditions;
 use crate::policy::ownership::{self, Asked, Claim, Overlap, RouteIndex, Strength};
 
 /// An application under its name.
@@ -29,14 +37,16 @@ pub struct App {
     pub name: Arc<str>,
     pub application: Arc<dyn Application>,
     pub metrics: Arc<AppMetrics>,
+    /// What it answers, by route, where somebody asks for it.
+    pub traffic: Option<Arc<AppTraffic>>,
 }
 
 /// Where an application is mounted for one request, and what is left of the path.
 #[derive(Debug, Clone)]
 pub struct MountPoint {
     pub rule: Arc<RuleInfo>,
-    /// The template of the route that matched, where the rule is `owned`.
-    pub template: Option<Arc<str>>,
+    /// The route of the application that matched, where its routes are known.
+    pub route: Option<MatchedRoute>,
     /// What comes before the path: the public prefix that proxies have cut off, then the mount.
     /// `""` or `/a/b`, decoded; ASGI's `root_path`, WSGI's `SCRIPT_NAME`.
     pub root_path: Arc<str>,
@@ -57,10 +67,18 @@ impl MountPoint {
     }
 }
 
+/// A route of an application.
+#[derive(Debug, Clone)]
+pub struct MatchedRoute {
+    /// Its place in the application's [`RouteTable`].
+    pub index: usize,
+    pub template: Arc<str>,
+}
+
 /// What a request needs to know of the rule that chose its application.
 #[derive(Debug)]
 pub struct RuleInfo {
-    /// Stable name: `mount /api`, `path /live`, `owned by new`, `catch-all`.
+    /// Stable name: `mount /api`, `path /live`, `owned by new`, `catch-all`, or what the rule was called.
     pub name: String,
     /// The application's name.
     pub app: Arc<str>,
@@ -71,90 +89,91 @@ pub struct RuleInfo {
 pub struct Rule {
     pub info: Arc<RuleInfo>,
     pub app: Arc<App>,
-    matcher: Matcher,
-}
-
-/// What a rule matches; prefixes are `""` or `/a/b`.
-#[derive(Debug)]
-enum Matcher {
-    /// The prefix and everything below it; the prefix is cut off.
-    Mount(Box<str>, Option<RouteIndex>),
-    /// The prefix and everything below it; nothing is cut off.
-    Path(Box<str>, Option<RouteIndex>),
-    /// What the application's own router defines.
-    Owned(RouteIndex),
+    location: Location,
+    owned: bool,
+    /// `None` where nothing is asked of a request but its path.
+    conditions: Option<Conditions>,
+    /// What the application is known to define.
+    routes: Option<Arc<RouteIndex>>,
+    /// What an owner before leaves over is weighed against those routes; else the application may define anything.
+    weighs: bool,
+    /// `None` where the rule keeps every request that matches.
+    pub policies: Option<Arc<Policies>>,
 }
 
 impl Rule {
-    /// Everything below `prefix`, which is cut off; `""` is the catch-all.
-    ///
-    /// `routes` are what the application is known to define. They matter below a rule that
-    /// [owns](Self::owned) its routes: without them the application gets all that is not defined there.
-    pub fn mount(app: Arc<App>, prefix: &str, routes: Option<RouteIndex>) -> Self {
-        let prefix = prefix.trim_end_matches('/');
-        let matches = RuleMatch::Mount(prefix.into());
-        Self::new(app, &matches, Matcher::Mount(prefix.into(), routes))
+    /// A rule without policies. `routes` are what the application is known to define: an owner gets
+    /// those and nothing else, and below an owner others are weighed against it by theirs.
+    pub fn new(app: Arc<App>, matches: &RuleMatch, routes: Option<RouteIndex>) -> Self {
+        let config = RuleConfig::new(&*app.name, matches.clone(), "");
+        Self::of(&config, app, routes.map(Arc::new), true)
     }
 
-    /// Everything below `prefix`, which stays; `routes` as for [`mount`](Self::mount).
+    /// Everything below `prefix`, which is cut off; `""` is the catch-all. `routes` as for [`Rule::new`].
+    pub fn mount(app: Arc<App>, prefix: &str, routes: Option<RouteIndex>) -> Self {
+        Self::new(app, &RuleMatch::mount(prefix.trim_end_matches('/')), routes)
+    }
+
+    /// Everything below `prefix`, which stays; `routes` as for [`Rule::new`].
     pub fn path(app: Arc<App>, prefix: &str, routes: Option<RouteIndex>) -> Self {
-        let prefix = prefix.trim_end_matches('/');
-        let matches = RuleMatch::Path(prefix.into());
-        Self::new(app, &matches, Matcher::Path(prefix.into(), routes))
+        Self::new(app, &RuleMatch::path(prefix.trim_end_matches('/')), routes)
     }
 
     /// What the application's own router defines.
     pub fn owned(app: Arc<App>, routes: RouteIndex) -> Self {
-        Self::new(app, &RuleMatch::Owned, Matcher::Owned(routes))
+        Self::new(app, &RuleMatch::owned(), Some(routes))
     }
 
-    fn new(app: Arc<App>, matches: &RuleMatch, matcher: Matcher) -> Self {
-        let info = Arc::new(RuleInfo {
-            name: matches.rule_name(&app.name),
+    fn of(
+        config: &RuleConfig,
+        app: Arc<App>,
+        routes: Option<Arc<RouteIndex>>,
+        weighs: bool,
+    ) -> Self {
+        let info = RuleInfo {
+            name: config.name.clone(),
             app: Arc::clone(&app.name),
-        });
-        Self { info, app, matcher }
-    }
-
-    fn routes(&self) -> Option<&RouteIndex> {
-        match &self.matcher {
-            Matcher::Mount(_, routes) | Matcher::Path(_, routes) => routes.as_ref(),
-            Matcher::Owned(routes) => Some(routes),
+        };
+        Self {
+            info: Arc::new(info),
+            policies: Policies::new(config).map(Arc::new),
+            location: config.matches.location.clone(),
+            owned: config.matches.owned,
+            conditions: Conditions::new(&config.matches.conditions),
+            app,
+            routes,
+            weighs,
         }
     }
 
     /// What is cut off.
     fn cut(&self) -> &str {
-        match &self.matcher {
-            Matcher::Mount(prefix, _) => prefix,
-            Matcher::Path(..) | Matcher::Owned(_) => "",
+        match &self.location {
+            Location::Mount(prefix) => prefix,
+            Location::Path(_) | Location::Template(_) => "",
         }
     }
 
     /// Whether the path lies where the rule applies at all.
     fn covers(&self, path: &str) -> bool {
-        let (Matcher::Mount(prefix, _) | Matcher::Path(prefix, _)) = &self.matcher else {
-            return true;
-        };
-        prefix.is_empty()
-            || path
-                .strip_prefix(&**prefix)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        match &self.location {
+            Location::Mount(prefix) | Location::Path(prefix) => {
+                prefix.is_empty()
+                    || path
+                        .strip_prefix(&**prefix)
+                        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            }
+            Location::Template(template) => template.matches(path),
+        }
     }
 
-    /// How strongly the application claims a request that the rule covers.
-    fn claim(&self, asked: &Asked<'_>) -> Claim<'_> {
-        match self.routes() {
-            Some(routes) => routes.claim(&Asked {
-                path: asked.path.get(self.cut().len()..).unwrap_or_default(),
-                ..*asked
-            }),
-            // A router that is not known may define anything.
-            None => Claim {
-                strength: Strength::Route,
-                template: None,
-            },
-        }
+    /// What the application's routes say to a request that the rule covers; `None` where they are not known.
+    fn claim(&self, asked: &Asked<'_>) -> Option<Claim<'_>> {
+        let routes = self.routes.as_deref()?;
+        Some(routes.claim(&Asked {
+            path: asked.path.get(self.cut().len()..).unwrap_or_default(),
+            ..*asked
+        }))
     }
 }
 
@@ -215,27 +234,72 @@ pub struct Router {
     rules: Vec<Rule>,
     /// For each rule the public prefix and what the rule cuts off.
     root_paths: Vec<Arc<str>>,
-    owns: bool,
+    /// The method of a request matters, so that a CORS preflight is asked for the one that it announces.
+    asks_method: bool,
     asks_host: bool,
+    /// What may change while the server runs: replaced as a whole, and read once by each request.
+    live: ArcSwap<Live>,
+}
+
+/// The shares of all rules, in their order.
+#[derive(Debug)]
+pub struct Live {
+    /// That of the [`Overlay`].
+    pub version: u64,
+    shares: Vec<Shares>,
+}
+
+impl Live {
+    fn new(rules: &[RuleConfig], overlay: &Overlay) -> Self {
+        Self {
+            version: overlay.version,
+            shares: rules.iter().map(|rule| overlay.shares(rule)).collect(),
+        }
+    }
+
+    pub fn shares(&self, rule: usize) -> Shares {
+        self.shares.get(rule).copied().unwrap_or_default()
+    }
+}
+
+/// Where a request belongs.
+#[derive(Debug)]
+pub struct Routed<'a> {
+    pub rule: &'a Rule,
+    pub at: MountPoint,
+    /// Where rules have policies: what has been settled on the way.
+    pub trail: Option<Box<Trail>>,
+}
+
+/// The way of a request through rules that have policies.
+#[derive(Debug)]
+pub struct Trail {
+    /// What counted when it began.
+    pub live: Arc<Live>,
+    /// The places of rules that have passed the request on, in the order in which they did.
+    pub passed: Vec<usize>,
 }
 
 impl Router {
     /// `root_path` (`--root-path`) is the public prefix that a proxy in front cuts off.
     pub fn new(rules: Vec<Rule>, root_path: &str) -> Self {
         let prefix = root_path.trim_end_matches('/');
+        let shares = vec![Shares::default(); rules.len()];
         Self {
             root_paths: rules
                 .iter()
                 .map(|rule| format!("{prefix}{}", rule.cut()).into())
                 .collect(),
-            owns: rules
-                .iter()
-                .any(|rule| matches!(rule.matcher, Matcher::Owned(_))),
-            asks_host: rules
-                .iter()
-                .filter_map(Rule::routes)
-                .any(RouteIndex::asks_host),
+            asks_method: rules.iter().any(|rule| {
+                rule.owned || rule.conditions.as_ref().is_some_and(|it| it.asks_method())
+            }),
+            asks_host: rules.iter().any(|rule| {
+                let routes = rule.routes.as_ref();
+                routes.is_some_and(|routes| routes.asks_host())
+                    || rule.conditions.as_ref().is_some_and(|it| it.asks_host())
+            }),
             rules,
+            live: ArcSwap::from_pointee(Live { version: 0, shares }),
         }
     }
 
@@ -248,38 +312,48 @@ impl Router {
         rules: &[RuleConfig],
         root_path: &str,
         apps: &[(Arc<App>, Result<RouteTable, RoutesError>)],
+        overlay: &Overlay,
     ) -> Result<Self, RulesError> {
         let mut owned_before = false;
         let mut built = Vec::with_capacity(rules.len());
+        let indexes: Vec<_> = apps
+            .iter()
+            .map(|(app, table)| {
+                let index = table.as_ref().map_err(Clone::clone);
+                let index = index.and_then(RouteIndex::compile).map(Arc::new);
+                (app, index)
+            })
+            .collect();
         for rule in rules {
-            let Some((app, table)) = apps.iter().find(|(app, _)| *app.name == *rule.app) else {
+            let Some((app, index)) = indexes.iter().find(|(app, _)| *app.name == *rule.app) else {
                 return Err(RulesError::UnknownApp {
                     app: rule.app.clone(),
                     origin: rule.origin.clone(),
                 });
             };
-            let error = |source| RulesError::Routes {
-                app: rule.app.clone(),
-                origin: rule.origin.clone(),
-                source,
-            };
-            let app = Arc::clone(app);
-            // Only what an owner leaves over has to be weighed against the routes of others.
-            let known = || match table {
-                Ok(table) if owned_before => RouteIndex::compile(table).map(Some).map_err(error),
-                _ => Ok(None),
-            };
-            built.push(match &rule.matches {
-                RuleMatch::Mount(prefix) => Rule::mount(app, prefix, known()?),
-                RuleMatch::Path(prefix) => Rule::path(app, prefix, known()?),
-                RuleMatch::Owned => {
-                    owned_before = true;
-                    let table = table.as_ref().map_err(|unknown| error(unknown.clone()))?;
-                    Rule::owned(app, RouteIndex::compile(table).map_err(error)?)
+            let index = match index {
+                Ok(index) => Some(Arc::clone(index)),
+                // Only where it matters; a table that is not known is no error below an owner.
+                Err(error) if rule.matches.owned || (owned_before && error.is_of_a_route()) => {
+                    return Err(RulesError::Routes {
+                        app: rule.app.clone(),
+                        origin: rule.origin.clone(),
+                        source: error.clone(),
+                    });
                 }
-            });
+                Err(_) => None,
+            };
+            built.push(Rule::of(rule, Arc::clone(app), index, owned_before));
+            owned_before |= rule.matches.owned;
         }
-        Ok(Self::new(built, root_path))
+        let router = Self::new(built, root_path);
+        router.live.store(Arc::new(Live::new(rules, overlay)));
+        Ok(router)
+    }
+
+    /// Lets the shares of an overlay count for every request that comes from now on.
+    pub fn set_live(&self, rules: &[RuleConfig], overlay: &Overlay) {
+        self.live.store(Arc::new(Live::new(rules, overlay)));
     }
 
     /// What whoever starts the server should know: routes that are defined, but answered by an owner before.
@@ -289,10 +363,7 @@ impl Router {
     ) -> Vec<String> {
         let tables: Vec<(&str, &RouteTable)> = rules
             .iter()
-            .filter(|rule| match &rule.matches {
-                RuleMatch::Owned => true,
-                RuleMatch::Mount(prefix) | RuleMatch::Path(prefix) => prefix.is_empty(),
-            })
+            .filter(|rule| rule.matches.location.is_everywhere())
             .filter_map(|rule| {
                 let (app, table) = apps.iter().find(|(app, _)| *app.name == *rule.app)?;
                 Some((&*app.name, table.as_ref().ok()?))
@@ -312,8 +383,8 @@ impl Router {
 
     /// Chooses the application for a request; with `upgrade` only among those that serve WebSockets.
     ///
-    /// `prefix` is the public prefix of this request, where a proxy has told it; otherwise it is that
-    /// of the configuration.
+    /// `client` is the address by which a canary may tell clients apart. `prefix` is the public prefix of
+    /// this request, where a proxy has told it; otherwise it is that of the configuration.
     ///
     /// # Errors
     /// [`Refusal`] with 400 for a path with a dot segment or two readings, 404 where no rule matches.
@@ -321,8 +392,9 @@ impl Router {
         &self,
         head: &Parts,
         upgrade: bool,
+        client: Option<IpAddr>,
         prefix: Option<&str>,
-    ) -> Result<(&Arc<App>, MountPoint), Refusal> {
+    ) -> Result<Routed<'_>, Refusal> {
         let raw = head.uri.path();
         // Nearly every path is what it says.
         let decoded = memchr(b'%', raw.as_bytes()).and_then(|_| Decoded::of(raw));
@@ -332,14 +404,18 @@ impl Router {
         if has_dot_segment(bytes) {
             return Err(DOT_SEGMENT);
         }
-        let question = self.question(head, upgrade);
+        let question = self.question(head, upgrade, client);
+        let mut trail = None;
         let chosen = match &decoded {
-            None => self.choose(raw, &question),
+            None => self.settle(raw, &question, &mut trail),
             Some(decoded) => {
                 // Frameworks that match on text replace what is not UTF-8 in the same way.
-                let chosen = self.choose(&String::from_utf8_lossy(&decoded.whole), &question);
+                let path = String::from_utf8_lossy(&decoded.whole);
+                let chosen = self.settle(&path, &question, &mut trail);
                 if let Some(segments) = &decoded.segments {
-                    let other = self.choose(&String::from_utf8_lossy(segments), &question);
+                    let segments = String::from_utf8_lossy(segments);
+                    let passed = trail.as_ref().map_or(&[][..], |trail| &trail.passed);
+                    let other = self.choose(&segments, &question, passed);
                     if chosen.index() != other.index() {
                         return Err(TWO_READINGS);
                     }
@@ -347,8 +423,8 @@ impl Router {
                 chosen
             }
         };
-        let (index, template) = match chosen {
-            Choice::Rule(index, template) => (index, template),
+        let (index, route) = match chosen {
+            Choice::Rule(index, route) => (index, route),
             Choice::Nothing(refusal) => return Err(refusal),
         };
         let (Some(rule), Some(root_path)) = (self.rules.get(index), self.root_paths.get(index))
@@ -357,7 +433,7 @@ impl Router {
         };
         let at = MountPoint {
             rule: Arc::clone(&rule.info),
-            template: template.cloned(),
+            route,
             root_path: match prefix {
                 None => Arc::clone(root_path),
                 Some(prefix) => format!("{}{}", prefix.trim_end_matches('/'), rule.cut()).into(),
@@ -365,13 +441,13 @@ impl Router {
             mount_len: rule.cut().len(),
             decoded: decoded.map(|decoded| decoded.whole.into()),
         };
-        Ok((&rule.app, at))
+        Ok(Routed { rule, at, trail })
     }
 
     /// What of a request decides, besides its path.
-    fn question<'a>(&self, head: &'a Parts, upgrade: bool) -> Question<'a> {
+    fn question<'a>(&self, head: &'a Parts, upgrade: bool, client: Option<IpAddr>) -> Question<'a> {
         let mut method = head.method.as_str();
-        if self.owns
+        if self.asks_method
             && head.method == Method::OPTIONS
             && head.headers.contains_key(ORIGIN)
             && let Some(asked) = head.headers.get(ACCESS_CONTROL_REQUEST_METHOD)
@@ -380,6 +456,8 @@ impl Router {
             method = asked.to_str().unwrap_or(method);
         }
         Question {
+            head,
+            client,
             method,
             kind: if upgrade {
                 RouteKind::WebSocket
@@ -390,8 +468,45 @@ impl Router {
         }
     }
 
-    /// The first rule that covers the path, unless an owner before it has the stronger claim.
-    fn choose(&self, path: &str, question: &Question<'_>) -> Choice<'_> {
+    /// Chooses until a rule keeps the request.
+    fn settle(
+        &self,
+        path: &str,
+        question: &Question<'_>,
+        trail: &mut Option<Box<Trail>>,
+    ) -> Choice {
+        loop {
+            let passed = trail.as_ref().map_or(&[][..], |trail| &trail.passed);
+            let choice = self.choose(path, question, passed);
+            let chosen = choice.index().and_then(|index| {
+                let policies = self.rules.get(index)?.policies.as_deref()?;
+                Some((index, policies))
+            });
+            let Some((index, policies)) = chosen else {
+                return choice;
+            };
+            let trail = trail.get_or_insert_with(|| {
+                Box::new(Trail {
+                    live: self.live.load_full(),
+                    passed: Vec::new(),
+                })
+            });
+            let share = trail.live.shares(index).canary;
+            if policies.keeps(share, question.head, question.client) {
+                return choice;
+            }
+            trail.passed.push(index);
+            // Nobody below would answer: better one who does.
+            if self.choose(path, question, &trail.passed).index().is_none() {
+                trail.passed.pop();
+                return choice;
+            }
+        }
+    }
+
+    /// The first rule that covers the path, unless an owner before it has the stronger claim. Rules that
+    /// have passed the request on are not there.
+    fn choose(&self, path: &str, question: &Question<'_>, passed: &[usize]) -> Choice {
         let asked = Asked {
             path,
             method: question.method,
@@ -401,33 +516,53 @@ impl Router {
         let mut strongest: Option<(usize, Claim<'_>)> = None;
         let mut refusal = NOTHING_HERE;
         for (index, rule) in self.rules.iter().enumerate() {
-            if !rule.covers(path) {
+            let meets = |conditions: &Conditions| {
+                conditions.meets(question.head, question.method, question.host.as_deref())
+            };
+            if !rule.covers(path)
+                || !rule.conditions.as_ref().is_none_or(meets)
+                || passed.contains(&index)
+            {
                 continue;
             }
-            let owned = matches!(rule.matcher, Matcher::Owned(_));
             if question.kind == RouteKind::WebSocket && rule.app.application.websocket().is_none() {
-                if !owned {
+                if !rule.owned {
                     refusal = NO_WEBSOCKETS;
                 }
                 continue;
             }
             let rival = strongest.map_or(Strength::Nothing, |(_, claim)| claim.strength);
-            if owned {
-                let claim = rule.claim(&asked);
+            // Without an owner before, a claim only tells under which route a request is counted.
+            let counts = rule.app.traffic.is_some() || rule.policies.is_some();
+            let claim = if rule.owned || rival > Strength::Nothing || counts {
+                rule.claim(&asked)
+            } else {
+                None
+            };
+            if rule.owned {
+                let Some(claim) = claim else {
+                    continue;
+                };
                 if claim.strength > rival {
                     strongest = Some((index, claim));
                 }
                 if claim.strength == Strength::Route {
                     break;
                 }
-            } else if rival == Strength::Nothing || rule.claim(&asked).strength > rival {
-                return Choice::Rule(index, None);
-            } else {
-                break;
+                continue;
             }
+            // A router that is not known may define anything.
+            let strength = match claim {
+                Some(claim) if rule.weighs => claim.strength,
+                _ => Strength::Route,
+            };
+            if rival == Strength::Nothing || strength > rival {
+                return Choice::Rule(index, claim.and_then(|claim| claim.matched()));
+            }
+            break;
         }
         match strongest {
-            Some((index, claim)) => Choice::Rule(index, claim.template),
+            Some((index, claim)) => Choice::Rule(index, claim.matched()),
             None => Choice::Nothing(refusal),
         }
     }
@@ -455,18 +590,20 @@ const HIDDEN_NAMED: usize = 5;
 
 /// What of a request decides, besides its path.
 struct Question<'a> {
+    head: &'a Parts,
+    client: Option<IpAddr>,
     method: &'a str,
     kind: RouteKind,
     host: Option<Cow<'a, str>>,
 }
 
-enum Choice<'a> {
-    /// The place of a rule, and the route that it owns.
-    Rule(usize, Option<&'a Arc<str>>),
+enum Choice {
+    /// The place of a rule, and the route of its application.
+    Rule(usize, Option<MatchedRoute>),
     Nothing(Refusal),
 }
 
-impl Choice<'_> {
+impl Choice {
     fn index(&self) -> Option<usize> {
         match self {
             Self::Rule(index, _) => Some(*index),
@@ -577,6 +714,7 @@ mod tests {
             name: name.into(),
             application: Arc::new(Fake(interface)),
             metrics: Arc::clone(&Metrics::new(&[name.into()]).apps()[0]),
+            traffic: None,
         })
     }
 
@@ -637,11 +775,11 @@ mod tests {
 
     /// `app | root_path | path_info`, or status and reason.
     fn answer(router: &Router, head: &Parts, upgrade: bool, prefix: Option<&str>) -> String {
-        match router.route(head, upgrade, prefix) {
-            Ok((app, at)) => {
-                assert_eq!(app.name, at.rule.app);
+        match router.route(head, upgrade, None, prefix) {
+            Ok(Routed { rule, at, .. }) => {
+                assert_eq!(rule.app.name, at.rule.app);
                 let path = at.path_info(head).escape_ascii();
-                format!("{} | {} | {path}", app.name, at.root_path)
+                format!("{} | {} | {path}", rule.app.name, at.root_path)
             }
             Err(refusal) => format!("{} {}", refusal.status.as_u16(), refusal.reason),
         }
@@ -672,8 +810,8 @@ mod tests {
             "WS" => ("GET", true),
             method => (method, false),
         };
-        match router.route(&head(method, target, &headers), upgrade, None) {
-            Ok((app, _)) => app.name.to_string(),
+        match router.route(&head(method, target, &headers), upgrade, None, None) {
+            Ok(routed) => routed.rule.app.name.to_string(),
             Err(refusal) => refusal.status.as_u16().to_string(),
         }
     }
@@ -1119,21 +1257,15 @@ mod tests {
             ("/", "catch-all", None),
         ] {
             let head = head("GET", target, &[]);
-            let (_, at) = router.route(&head, false, None).unwrap();
-            assert_eq!(
-                (at.rule.name.as_str(), at.template.as_deref()),
-                (name, template)
-            );
+            let at = router.route(&head, false, None, None).unwrap().at;
+            let route = at.route.as_ref().map(|route| &*route.template);
+            assert_eq!((at.rule.name.as_str(), route), (name, template));
         }
     }
 
     #[test]
     fn rules_are_built_from_a_configuration() {
-        let rule = |app: &str, matches| RuleConfig {
-            app: app.into(),
-            matches,
-            origin: "twinspan.toml:12".into(),
-        };
+        let rule = |app: &str, matches| RuleConfig::new(app, matches, "twinspan.toml:12");
         let unreadable = RoutesError::Unreadable {
             what: "the Pyramid router".into(),
         };
@@ -1142,34 +1274,33 @@ mod tests {
             (wsgi("old"), Err(unreadable)),
         ];
         let rules = [
-            rule("new", RuleMatch::Owned),
-            rule("old", RuleMatch::Mount(String::new())),
+            rule("new", RuleMatch::owned()),
+            rule("old", RuleMatch::mount("")),
         ];
-        let router = Router::build(&rules, "/site", &apps).unwrap();
+        let router = Router::build(&rules, "/site", &apps, &Overlay::default()).unwrap();
         assert_eq!(get(&router, "/items"), "new | /site | /items");
         assert_eq!(get(&router, "/x"), "old | /site | /x");
 
-        let error = |rule| Router::build(&[rule], "", &apps).unwrap_err().to_string();
+        let error = |rule| {
+            let built = Router::build(&[rule], "", &apps, &Overlay::default());
+            built.unwrap_err().to_string()
+        };
         assert_eq!(
-            error(rule("old", RuleMatch::Owned)),
+            error(rule("old", RuleMatch::owned())),
             "twinspan.toml:12: `old` cannot own its routes: the router of the Pyramid router cannot be read"
         );
         assert_eq!(
-            error(rule("odl", RuleMatch::Owned)),
+            error(rule("odl", RuleMatch::owned())),
             "twinspan.toml:12: there is no application `odl`"
         );
     }
 
     #[test]
     fn routes_that_are_hidden_are_told_in_one_line() {
-        let rule = |app: &str, matches| RuleConfig {
-            app: app.into(),
-            matches,
-            origin: "arguments".into(),
-        };
+        let rule = |app: &str, matches| RuleConfig::new(app, matches, "arguments");
         let rules = [
-            rule("new", RuleMatch::Owned),
-            rule("old", RuleMatch::Mount(String::new())),
+            rule("new", RuleMatch::owned()),
+            rule("old", RuleMatch::mount("")),
         ];
         let warnings = |new: &[&str], old: &[&str]| {
             let apps = [(asgi("new"), Ok(table(new))), (wsgi("old"), Ok(table(old)))];

@@ -20,6 +20,7 @@ use crate::lead::{self, Lead};
 use crate::listen::{Acceptor, Listener};
 use crate::metrics::access_log::AccessLog;
 use crate::metrics::{Metrics, Snapshot};
+use crate::migrate::live::Overlay;
 use crate::route::{App, Router};
 use crate::supervisor::channel::{AppReport, Ready};
 
@@ -245,10 +246,11 @@ impl Worker {
                 name: app.config.name.as_str().into(),
                 application: Arc::clone(&app.application),
                 metrics: Arc::clone(metrics),
+                traffic: None,
             };
             apps.push((Arc::new(entry), routes));
         }
-        match Router::build(&config.rules, &config.root_path, &apps) {
+        match Router::build(&config.rules, &config.root_path, &apps, &Overlay::default()) {
             Ok(router) => {
                 let ready = Ready {
                     apps: reports,

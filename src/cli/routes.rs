@@ -11,7 +11,8 @@ use std::fmt::{self, Write as _};
 use serde::Serialize;
 
 use crate::app::{Interface, Route, RouteKind};
-use crate::config::{Config, RuleConfig, RuleMatch};
+use crate::config::rule::Location;
+use crate::config::{Config, RuleConfig};
 use crate::supervisor::channel::AppReport;
 
 /// All routes of all applications, and who answers each.
@@ -71,23 +72,30 @@ impl RouteListing {
             };
             if let Ok(table) = &report.routes {
                 for route in &table.routes {
-                    let below = match &rule.matches {
-                        RuleMatch::Mount(prefix) => Some(format!("{prefix}{}", route.template)),
-                        RuleMatch::Path(prefix) if !is_below(&route.template, prefix) => None,
-                        RuleMatch::Path(_) | RuleMatch::Owned => Some(route.template.clone()),
+                    let below = match &rule.matches.location {
+                        Location::Mount(prefix) => Some(format!("{prefix}{}", route.template)),
+                        Location::Path(prefix) if !is_below(&route.template, prefix) => None,
+                        Location::Template(template)
+                            if shape(template.as_str()) != shape(&route.template) =>
+                        {
+                            None
+                        }
+                        Location::Path(_) | Location::Template(_) => Some(route.template.clone()),
                     };
                     if let Some(path) = below {
                         claims.list(rule, route, &path, &mut routes);
                     }
                 }
             }
-            if let RuleMatch::Mount(prefix) | RuleMatch::Path(prefix) = &rule.matches {
+            if let Location::Mount(prefix) | Location::Path(prefix) = &rule.matches.location
+                && !rule.matches.owned
+            {
                 routes.push(ListedRoute {
                     path: format!("{prefix}/*"),
                     kind: RouteKind::Http,
                     methods: None,
                     app: rule.app.clone(),
-                    rule: rule.name(),
+                    rule: rule.name.clone(),
                     origin: rule.origin.clone(),
                     defined: false,
                     answered_by: None,
@@ -100,7 +108,8 @@ impl RouteListing {
                     prefix,
                     app: &rule.app,
                     websockets: report.description.interface != Interface::Wsgi,
-                    cut_off: matches!(rule.matches, RuleMatch::Mount(_)) && !prefix.is_empty(),
+                    cut_off: matches!(rule.matches.location, Location::Mount(_))
+                        && !prefix.is_empty(),
                 });
             }
         }
@@ -151,7 +160,7 @@ impl<'a> Claims<'a> {
             kind: route.kind,
             methods,
             app: rule.app.clone(),
-            rule: rule.name(),
+            rule: rule.name.clone(),
             origin: rule.origin.clone(),
             defined: true,
             answered_by: answered_by.map(str::to_owned),
@@ -346,6 +355,7 @@ mod tests {
     use super::*;
     use crate::app::{Description, RouteTable};
     use crate::config::AppConfig;
+    use crate::config::RuleMatch;
 
     fn route(text: &str) -> Route {
         let (methods, template) = text.split_once(' ').unwrap();
@@ -384,11 +394,7 @@ mod tests {
     }
 
     fn rule(app: &str, matches: RuleMatch) -> RuleConfig {
-        RuleConfig {
-            app: app.into(),
-            matches,
-            origin: "APP".into(),
-        }
+        RuleConfig::new(app, matches, "APP")
     }
 
     fn listing(rules: Vec<RuleConfig>, reports: &[AppReport]) -> RouteListing {
@@ -405,13 +411,13 @@ mod tests {
     }
 
     fn mount(app: &str, prefix: &str) -> RuleConfig {
-        rule(app, RuleMatch::Mount(prefix.into()))
+        rule(app, RuleMatch::mount(prefix))
     }
 
     #[test]
     fn the_new_application_owns_its_routes_and_the_old_one_has_the_rest() {
         let shown = listing(
-            vec![rule("new", RuleMatch::Owned), mount("old", "")],
+            vec![rule("new", RuleMatch::owned()), mount("old", "")],
             &[
                 report("new", Interface::Asgi, &["GET /items/{id}", "WS /board"]),
                 report(
@@ -481,8 +487,8 @@ old  GET      /items/<int:id>  new          view (shop.py:7)
     fn a_route_is_listed_once_under_the_first_rule_that_reaches_it() {
         let shown = listing(
             vec![
-                rule("shop", RuleMatch::Path("/live".into())),
-                rule("shop", RuleMatch::Owned),
+                rule("shop", RuleMatch::path("/live")),
+                rule("shop", RuleMatch::owned()),
                 mount("shop", ""),
             ],
             &[report(

@@ -6,10 +6,11 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::check_rules::Rules;
 use super::error::{ConfigError, nearest};
-use super::load::{Origin, Settings};
-use super::raw::{RawApps, RawRoute, When};
-use super::value::{Count, Mount, Prefix, Seconds, TrustedPeer, parse_host};
+use super::load::Settings;
+use super::raw::RawApps;
+use super::value::{Count, Mount, Seconds, TrustedPeer, parse_host};
 use super::{
     AppConfig, Bind, Config, ForwardedConfig, Limits, RuleConfig, RuleMatch, Target, Timeouts,
 };
@@ -58,6 +59,8 @@ impl Config {
             date_header: raw.date_header.unwrap_or(defaults.date_header),
             forwarded: forwarded(settings, defaults.forwarded),
             admin: admin(settings)?,
+            state_dir: raw.state_dir.clone(),
+            acknowledged: raw.acknowledge.clone().unwrap_or_default(),
             timeouts: Timeouts {
                 keep_alive: seconds(raw.timeout_keep_alive, keep_alive),
                 header_read: positive("timeout_header_read", raw.timeout_header_read, header_read)?,
@@ -95,7 +98,7 @@ impl Config {
     }
 }
 
-fn within<T>(
+pub(super) fn within<T>(
     settings: &Settings,
     option: &str,
     value: Option<Count>,
@@ -123,7 +126,7 @@ fn seconds(value: Option<Seconds>, default: Duration) -> Duration {
     value.map_or(default, |Seconds(value)| value)
 }
 
-fn positive(
+pub(super) fn positive(
     settings: &Settings,
     option: &str,
     value: Option<Seconds>,
@@ -291,15 +294,15 @@ fn from_targets(
     ordered.sort_by_key(|(_, mount)| std::cmp::Reverse(mount.prefix.as_str().len()));
     let mut rules = Rules::new(settings);
     for (index, mount) in ordered {
-        let matches = RuleMatch::Mount(mount.prefix.as_str().to_owned());
+        let matches = RuleMatch::mount(mount.prefix.as_str());
         rules.push(&format!("mount.{index}"), name_of(&mount.target), matches)?;
     }
     let last = targets.len().saturating_sub(1);
     for (index, target) in targets.iter().enumerate() {
         let matches = if index == last {
-            RuleMatch::Mount(String::new())
+            RuleMatch::mount("")
         } else {
-            RuleMatch::Owned
+            RuleMatch::owned()
         };
         rules.push(&format!("app.{index}"), name_of(target), matches)?;
     }
@@ -355,6 +358,7 @@ fn app_config(settings: &Settings, name: String, target: Target) -> Result<AppCo
             raw.timeout_shutdown,
             app.timeout_shutdown,
         )?,
+        unbridge: raw.unbridge.unwrap_or(app.unbridge),
         ..app
     })
 }
@@ -396,6 +400,7 @@ fn from_tables(settings: &Settings) -> Result<(Vec<AppConfig>, Vec<RuleConfig>),
                 app.timeout_shutdown,
             )?,
             router: table.router.clone(),
+            unbridge: table.unbridge.unwrap_or(app.unbridge),
             ..app
         });
     }
@@ -404,14 +409,14 @@ fn from_tables(settings: &Settings) -> Result<(Vec<AppConfig>, Vec<RuleConfig>),
         (Some(routes), _) => {
             for (index, route) in routes.iter().enumerate() {
                 let path = format!("routes.{index}");
-                let matches = route_match(settings, &path, route)?;
                 known_app(settings, &path, &route.app, &apps)?;
-                rules.push(&path, route.app.clone(), matches)?;
+                rules.add(&path, route)?;
             }
+            rules.pass_on_to_somebody()?;
         }
         (None, [only]) => {
             let path = format!("apps.{}", only.name);
-            rules.push(&path, only.name.clone(), RuleMatch::Mount(String::new()))?;
+            rules.push(&path, only.name.clone(), RuleMatch::mount(""))?;
         }
         (None, _) => {
             return Err(settings
@@ -460,76 +465,4 @@ fn known_app(
             )),
         },
     )
-}
-
-fn route_match(
-    settings: &Settings,
-    path: &str,
-    route: &RawRoute,
-) -> Result<RuleMatch, ConfigError> {
-    let text = |prefix: &Prefix| prefix.as_str().to_owned();
-    match (&route.mount, &route.path, route.when) {
-        (Some(mount), None, None) => Ok(RuleMatch::Mount(text(mount))),
-        (None, Some(path), None) => Ok(RuleMatch::Path(text(path))),
-        (None, None, Some(When::Owned)) => Ok(RuleMatch::Owned),
-        (None, None, None) => Ok(RuleMatch::Mount(String::new())),
-        _ => Err(settings
-            .error(path, "has more than one of `mount`, `path` and `when`")
-            .hint("keep one; write a route for each")),
-    }
-}
-
-/// The rule table as it grows, and where each rule was written.
-struct Rules<'a> {
-    settings: &'a Settings,
-    list: Vec<RuleConfig>,
-}
-
-impl<'a> Rules<'a> {
-    fn new(settings: &'a Settings) -> Self {
-        Self {
-            settings,
-            list: Vec::new(),
-        }
-    }
-
-    fn push(&mut self, path: &str, app: String, matches: RuleMatch) -> Result<(), ConfigError> {
-        let origin = match self.settings.origin(path) {
-            Some(Origin::File { name, line }) => format!("{name}:{line}"),
-            _ => self.settings.name(path).replace('`', ""),
-        };
-        let same = |rule: &&RuleConfig| match (&rule.matches, &matches) {
-            (
-                RuleMatch::Mount(earlier) | RuleMatch::Path(earlier),
-                RuleMatch::Mount(prefix) | RuleMatch::Path(prefix),
-            ) => earlier == prefix,
-            (RuleMatch::Owned, RuleMatch::Owned) => rule.app == app,
-            _ => false,
-        };
-        if let Some(earlier) = self.list.iter().find(same) {
-            let shown = |prefix: &str| match prefix {
-                "" => "/".to_owned(),
-                prefix => prefix.to_owned(),
-            };
-            let place = match &matches {
-                RuleMatch::Mount(prefix) => format!("mount `{}`", shown(prefix)),
-                RuleMatch::Path(prefix) => format!("path `{}`", shown(prefix)),
-                RuleMatch::Owned => "`when = \"owned\"`".into(),
-            };
-            let problem = format!(
-                "`{app}` would never be asked: `{}` ({}) has this place already",
-                earlier.app, earlier.origin
-            );
-            return Err(ConfigError::new(problem)
-                .option(place)
-                .origin(origin)
-                .hint("give each application a place of its own"));
-        }
-        self.list.push(RuleConfig {
-            app,
-            matches,
-            origin,
-        });
-        Ok(())
-    }
 }

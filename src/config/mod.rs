@@ -5,10 +5,12 @@
 //! data, so the supervisor sends them to its workers, and each builds the same [`Config`] from them.
 
 mod check;
+mod check_rules;
 mod error;
 mod foreign;
 mod load;
 mod raw;
+pub mod rule;
 mod value;
 
 #[cfg(test)]
@@ -26,6 +28,7 @@ pub use error::{ConfigError, InvalidValue, nearest};
 pub(crate) use load::from_clap;
 pub use load::{Origin, Settings, Sources, command, load};
 pub use raw::{RawApp, RawApps, RawConfig, RawRoute, When};
+pub use rule::{RuleConfig, RuleMatch};
 pub use value::{Count, Mount, Prefix, Seconds, TrustedPeer};
 
 /// Everything that one server needs to know; immutable once built.
@@ -52,6 +55,10 @@ pub struct Config {
     pub date_header: bool,
     pub forwarded: ForwardedConfig,
     pub admin: Option<Bind>,
+    /// Where what a restart must not lose is kept.
+    pub state_dir: Option<PathBuf>,
+    /// Findings of `twinspan check` that are meant.
+    pub acknowledged: Vec<String>,
     pub timeouts: Timeouts,
     pub limits: Limits,
 }
@@ -82,6 +89,8 @@ pub struct AppConfig {
     pub timeout_shutdown: Duration,
     /// Names the router where the application object hides it.
     pub router: Option<Target>,
+    /// Whether WSGI applications that it mounts through a bridge are served natively.
+    pub unbridge: bool,
 }
 
 /// `module:attr`, `module` (`app`, then `application`) or `module:factory()`.
@@ -92,47 +101,6 @@ pub struct Target {
     pub attr: Option<String>,
     /// The attribute is called without arguments and gives the application.
     pub factory: bool,
-}
-
-/// One rule of the table, in the order of trial.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RuleConfig {
-    /// Name of an entry of [`Config::apps`].
-    pub app: String,
-    pub matches: RuleMatch,
-    /// Where the rule was written, for errors: `--mount /api`, `twinspan.toml:12`.
-    pub origin: String,
-}
-
-impl RuleConfig {
-    /// The name under which people meet the rule, stable while the rule is: `mount /api`,
-    /// `path /live`, `owned by new`, `catch-all`.
-    pub fn name(&self) -> String {
-        self.matches.rule_name(&self.app)
-    }
-}
-
-/// What a rule matches.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RuleMatch {
-    /// The path and everything below it; the prefix is cut off and becomes `root_path` / `SCRIPT_NAME`. `""` matches all.
-    Mount(String),
-    /// The path and everything below it; nothing is cut off.
-    Path(String),
-    /// Exactly what the application's own router defines.
-    Owned,
-}
-
-impl RuleMatch {
-    /// What [`RuleConfig::name`] is for `app`.
-    pub(crate) fn rule_name(&self, app: &str) -> String {
-        match self {
-            Self::Mount(prefix) | Self::Path(prefix) if prefix.is_empty() => "catch-all".into(),
-            Self::Mount(prefix) => format!("mount {prefix}"),
-            Self::Path(prefix) => format!("path {prefix}"),
-            Self::Owned => format!("owned by {app}"),
-        }
-    }
 }
 
 /// ASGI's lifespan protocol.
@@ -235,6 +203,8 @@ impl Default for Config {
             date_header: true,
             forwarded: ForwardedConfig::default(),
             admin: None,
+            state_dir: None,
+            acknowledged: Vec::new(),
             timeouts: Timeouts::default(),
             limits: Limits::default(),
         }
@@ -254,6 +224,7 @@ impl AppConfig {
             timeout_startup: Duration::from_secs(60),
             timeout_shutdown: Duration::from_secs(10),
             router: None,
+            unbridge: false,
         }
     }
 }

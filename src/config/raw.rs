@@ -4,14 +4,20 @@
 //! A field is what was said, so each is optional; what it means is [`Config`](super::Config)'s affair.
 //! `[default: …]` is for readers: a test holds it against the default that [`Config`](super::Config) uses.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::marker::PhantomData;
 use std::path::PathBuf;
 
 use clap::ArgAction::SetTrue;
-use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{self, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use super::value::{Count, Mount, Prefix, Seconds, TrustedPeer, one_or_many};
+use super::rule::{Glob, JsonPath, Number, Percent, Sticky, Template};
+use super::value::{
+    Count, FieldName, MethodName, Mount, Network, Prefix, Seconds, TrustedPeer, one_or_many,
+};
 use super::{Bind, LifespanMode, LogLevel, LoopChoice, Target};
 
 /// What one source, or all of them together, say.
@@ -98,6 +104,18 @@ pub struct RawConfig {
     /// Where /healthz, /readyz and /metrics answer: a loopback address or a unix socket; off unless given.
     #[arg(long, value_name = "ADDRESS", help_heading = "Listening")]
     pub admin: Option<Bind>,
+
+    /// Directory for what a restart must not lose: what `twinspan ctl` has changed, who changed it,
+    /// what was counted and compared, and the token of the admin endpoint. Without one all of that
+    /// lasts as long as the server, and nothing can be changed while it runs.
+    #[arg(long, value_name = "DIRECTORY", help_heading = "Migration")]
+    pub state_dir: Option<PathBuf>,
+
+    /// Serves WSGI applications that an ASGI application mounts through a bridge (WSGIMiddleware of
+    /// Starlette, FastAPI or a2wsgi) natively; an application's own `unbridge` in the file stands
+    /// above it [default: off]
+    #[arg(long, action = SetTrue, help_heading = "Migration")]
+    pub unbridge: Option<bool>,
 
     /// Worker processes; `$WEB_CONCURRENCY` is honoured [default: 1]
     #[arg(long, short, value_name = "N", help_heading = "Processes and threads")]
@@ -230,6 +248,10 @@ pub struct RawConfig {
     /// `[[routes]]`: which application answers what, first match first; files only.
     #[arg(skip)]
     pub routes: Option<Vec<RawRoute>>,
+
+    /// What `twinspan check` finds and is meant: `["overlap GET /docs"]`; files only.
+    #[arg(skip)]
+    pub acknowledge: Option<Vec<String>>,
 }
 
 /// `[apps.NAME]`.
@@ -258,12 +280,18 @@ pub struct RawApp {
     /// The object that holds the routes, where the application hides it.
     #[serde(default)]
     pub router: Option<Target>,
+    /// Whether what it mounts through a bridge is served natively.
+    #[serde(default)]
+    pub unbridge: Option<bool>,
 }
 
-/// `[[routes]]`: at most one of `mount`, `path` and `when`; with none of them it matches everything.
+/// `[[routes]]`: a request has to meet all that is said; with nothing said it takes everything.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table with `app`")]
 pub struct RawRoute {
+    /// What people and `twinspan ctl` call the rule; it must be unique.
+    #[serde(default)]
+    pub name: Option<String>,
     /// Name of an entry of `[apps]`.
     pub app: String,
     /// This path and everything below it; the prefix is cut off.
@@ -272,8 +300,32 @@ pub struct RawRoute {
     /// This path and everything below it; nothing is cut off.
     #[serde(default)]
     pub path: Option<Prefix>,
+    /// Paths of this form: `/items/{id}`.
+    #[serde(default)]
+    pub template: Option<Template>,
     #[serde(default)]
     pub when: Option<When>,
+    /// The host without its port; `*` stands for any characters.
+    #[serde(default)]
+    pub host: Option<Glob>,
+    #[serde(default, deserialize_with = "one_or_many")]
+    pub method: Option<Vec<MethodName>>,
+    /// `{ x-beta = "1" }`; `"*"` asks only that there is one.
+    #[serde(default)]
+    pub header: Option<BTreeMap<FieldName, Glob>>,
+    #[serde(default)]
+    pub cookie: Option<BTreeMap<String, Glob>>,
+    #[serde(default)]
+    pub query: Option<BTreeMap<String, Glob>>,
+    /// The percentage of requests that the application gets, or a table; the rest goes to the rules below.
+    #[serde(default, deserialize_with = "percent_or_table")]
+    pub canary: Option<RawCanary>,
+    /// The percentage of requests of which the application gets a copy, or a table.
+    #[serde(default, deserialize_with = "percent_or_table")]
+    pub shadow: Option<RawShadow>,
+    /// Statuses of the application that send a request on to the rules below, or a table.
+    #[serde(default, deserialize_with = "statuses_or_table")]
+    pub fallthrough: Option<RawFallthrough>,
 }
 
 /// A condition that needs no value.
@@ -282,6 +334,167 @@ pub struct RawRoute {
 pub enum When {
     /// What the application's own router defines.
     Owned,
+}
+
+/// `canary = 10` or `[routes.canary]`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawCanary {
+    /// Of the requests that match.
+    pub percent: Option<Percent>,
+    /// `client`, `cookie:NAME` or `header:NAME`.
+    pub sticky: Option<Sticky>,
+    /// Networks whose clients may choose by `X-Twinspan-Use: APP`.
+    #[serde(deserialize_with = "one_or_many")]
+    pub testers: Option<Vec<Network>>,
+    /// Whether it goes back to nothing by itself when it does worse than what is below.
+    pub rollback: Option<bool>,
+    /// Points of server errors above those below.
+    pub max_errors: Option<Percent>,
+    /// The 95th percentile of the time to answer, as a multiple of that below.
+    pub max_latency: Option<Number>,
+    /// Percentage of shadow copies that were answered differently.
+    pub max_differences: Option<Percent>,
+    /// Requests before anything is judged.
+    pub min_samples: Option<Count>,
+    /// How far back is looked.
+    pub window: Option<Seconds>,
+}
+
+/// `shadow = 5` or `[routes.shadow]`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawShadow {
+    pub percent: Option<Percent>,
+    /// GET and HEAD unless said otherwise: a copy of another request does again what it does.
+    #[serde(deserialize_with = "one_or_many")]
+    pub method: Option<Vec<MethodName>>,
+    /// Copies at a time in each worker.
+    pub concurrency: Option<Count>,
+    /// Bytes of a body that are kept to be compared.
+    pub max_body: Option<Count>,
+    pub timeout: Option<Seconds>,
+    /// Header fields that are compared too.
+    #[serde(deserialize_with = "one_or_many")]
+    pub header: Option<Vec<FieldName>>,
+    /// Places in JSON that may differ: `$.items[*].updated_at`.
+    #[serde(deserialize_with = "one_or_many")]
+    pub ignore: Option<Vec<JsonPath>>,
+    /// Lists in JSON whose order does not matter.
+    #[serde(deserialize_with = "one_or_many")]
+    pub unordered: Option<Vec<JsonPath>>,
+    /// Part of the larger number by which two may differ.
+    pub tolerance: Option<Number>,
+    /// Whether the application that answered is asked once more before a difference counts.
+    pub noise: Option<bool>,
+}
+
+/// `fallthrough = [404]` or `[routes.fallthrough]`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawFallthrough {
+    pub status: Option<Vec<Count>>,
+    /// GET, HEAD and OPTIONS unless said otherwise: another request may have done something already.
+    #[serde(deserialize_with = "one_or_many")]
+    pub method: Option<Vec<MethodName>>,
+    /// Bytes of a request body that are kept in memory.
+    pub memory: Option<Count>,
+    /// Bytes that are kept in a temporary file beyond that.
+    pub file: Option<Count>,
+}
+
+/// What one number means where a table could stand.
+trait FromPercent {
+    fn from_percent(percent: Percent) -> Self;
+}
+
+impl FromPercent for RawCanary {
+    fn from_percent(percent: Percent) -> Self {
+        Self {
+            percent: Some(percent),
+            ..Self::default()
+        }
+    }
+}
+
+impl FromPercent for RawShadow {
+    fn from_percent(percent: Percent) -> Self {
+        Self {
+            percent: Some(percent),
+            ..Self::default()
+        }
+    }
+}
+
+fn percent_or_table<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    T: FromPercent + Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    struct Either<T>(PhantomData<T>);
+
+    impl<'de, T: FromPercent + Deserialize<'de>> Visitor<'de> for Either<T> {
+        type Value = Option<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a percentage or a table")
+        }
+
+        fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_i64<E: de::Error>(self, number: i64) -> Result<Self::Value, E> {
+            Percent::deserialize(number.into_deserializer()).map(|it| Some(T::from_percent(it)))
+        }
+
+        fn visit_u64<E: de::Error>(self, number: u64) -> Result<Self::Value, E> {
+            Percent::deserialize(number.into_deserializer()).map(|it| Some(T::from_percent(it)))
+        }
+
+        fn visit_f64<E: de::Error>(self, number: f64) -> Result<Self::Value, E> {
+            Percent::deserialize(number.into_deserializer()).map(|it| Some(T::from_percent(it)))
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+            T::deserialize(MapAccessDeserializer::new(map)).map(Some)
+        }
+    }
+
+    deserializer.deserialize_any(Either(PhantomData))
+}
+
+fn statuses_or_table<'de, D>(deserializer: D) -> Result<Option<RawFallthrough>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    struct Either;
+
+    impl<'de> Visitor<'de> for Either {
+        type Value = Option<RawFallthrough>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list of statuses or a table")
+        }
+
+        fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<Self::Value, A::Error> {
+            let status = Vec::deserialize(SeqAccessDeserializer::new(items))?;
+            Ok(Some(RawFallthrough {
+                status: Some(status),
+                ..RawFallthrough::default()
+            }))
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+            RawFallthrough::deserialize(MapAccessDeserializer::new(map)).map(Some)
+        }
+    }
+
+    deserializer.deserialize_any(Either)
 }
 
 /// The table `[apps]`, in the order of the file. Written as a list of pairs, because JSON objects have no order.

@@ -106,7 +106,7 @@ fn rules(config: &Config) -> Vec<(&str, RuleMatch)> {
 }
 
 fn mount(prefix: &str) -> RuleMatch {
-    RuleMatch::Mount(prefix.into())
+    RuleMatch::mount(prefix)
 }
 
 // Defaults
@@ -182,8 +182,8 @@ fn several_applications_own_their_routes_and_the_last_has_the_rest() {
     assert_eq!(
         rules(&config),
         [
-            ("new", RuleMatch::Owned),
-            ("middle", RuleMatch::Owned),
+            ("new", RuleMatch::owned()),
+            ("middle", RuleMatch::owned()),
             ("legacy", mount(""))
         ]
     );
@@ -512,8 +512,8 @@ fn a_file_says_which_application_answers_what() {
     assert_eq!(
         rules(&config),
         [
-            ("legacy", RuleMatch::Path("/healthz".into())),
-            ("new", RuleMatch::Owned),
+            ("legacy", RuleMatch::path("/healthz")),
+            ("new", RuleMatch::owned()),
             ("new", mount("/api")),
             ("legacy", mount("")),
         ]
@@ -654,8 +654,8 @@ fn a_wrong_file_is_shown_with_its_line() {
             "`routes.0.mount` (twinspan.toml:5): `api` does not begin with a slash\nhint: write `/api`",
         ),
         (
-            "[apps.a]\napp = \"a:app\"\n[[routes]]\napp = \"a\"\nmount = \"/api\"\nwhen = \"owned\"",
-            "`routes.0` (twinspan.toml:3): has more than one of `mount`, `path` and `when`\n\
+            "[apps.a]\napp = \"a:app\"\n[[routes]]\napp = \"a\"\nmount = \"/api\"\ntemplate = \"/api/{x}\"",
+            "`routes.0` (twinspan.toml:3): has more than one of `mount`, `path` and `template`\n\
              hint: keep one; write a route for each",
         ),
         (
@@ -806,7 +806,7 @@ fn every_option_has_a_variable() {
     .unwrap();
     assert_eq!(
         rules(&config),
-        [("new", RuleMatch::Owned), ("old", mount(""))]
+        [("new", RuleMatch::owned()), ("old", mount(""))]
     );
     assert_eq!(config.apps[0].threads, 7);
     assert!(!config.access_log);
@@ -1038,4 +1038,160 @@ fn a_worker_builds_the_same_configuration_from_json() {
         Config::new(&received).unwrap(),
         Config::new(&settings).unwrap()
     );
+}
+
+// Rules and their policies
+
+const POLICIES: &str = r#"
+[apps.new]
+app = "new:app"
+[apps.old]
+app = "old:app"
+
+[[routes]]
+name = "items"
+app = "new"
+template = "/items/{id}"
+when = "owned"
+host = "*.Example.org"
+method = ["GET", "POST"]
+header = { X-Beta = "1" }
+cookie = { beta = "*" }
+query = { v = "2" }
+canary = { percent = 2.5, sticky = "cookie:session", testers = ["10.0.0.0/8"], max_latency = 2, max_differences = 5, min_samples = 20, window = 60 }
+shadow = { percent = 50, method = "GET", concurrency = 4, max_body = 1000, timeout = 0.5, header = ["ETag"], ignore = ["$.at"], unordered = "$..tags", tolerance = 0.001, noise = false }
+
+[[routes]]
+app = "new"
+path = "/a"
+canary = 10
+
+[[routes]]
+app = "new"
+path = "/b"
+shadow = 5
+fallthrough = [404, 405]
+
+[[routes]]
+app = "new"
+path = "/c"
+canary = { percent = 1, rollback = false }
+fallthrough = { memory = 10, file = 0, method = ["POST"] }
+
+[[routes]]
+app = "old"
+"#;
+
+#[test]
+fn a_rule_says_what_it_matches_and_what_becomes_of_it() {
+    let config = file(POLICIES).unwrap();
+    let names: Vec<_> = config.rules.iter().map(|rule| rule.name.as_str()).collect();
+    assert_eq!(
+        names,
+        ["items", "path /a", "path /b", "path /c", "catch-all"]
+    );
+    let items = &config.rules[0];
+    assert_eq!(
+        items.matches.name("new"),
+        "template /items/{id} owned by new GET,POST host *.example.org header x-beta=1 \
+         cookie beta=* query v=2"
+    );
+    let canary = items.canary.as_ref().unwrap();
+    assert_eq!(
+        (canary.percent.as_f64(), canary.sticky.to_string()),
+        (2.5, "cookie:session".into())
+    );
+    assert_eq!(canary.testers, ["10.0.0.0/8".parse().unwrap()]);
+    let rollback = canary.rollback.as_ref().unwrap();
+    assert_eq!(
+        (rollback.latency, rollback.samples, rollback.window),
+        (Some(2.0), 20, Duration::from_secs(60))
+    );
+    let shadow = items.shadow.as_ref().unwrap();
+    assert_eq!(
+        (shadow.concurrency, shadow.max_body, shadow.timeout),
+        (4, 1000, Duration::from_millis(500))
+    );
+    assert_eq!(shadow.compare.headers, [http::header::ETAG]);
+    assert_eq!(shadow.compare.ignore, ["$.at".parse().unwrap()]);
+    assert_eq!(shadow.compare.unordered, ["$..tags".parse().unwrap()]);
+    assert_eq!(
+        (shadow.compare.tolerance, shadow.compare.noise),
+        (0.001, false)
+    );
+    let percent = |rule: &RuleConfig| rule.canary.as_ref().map(|canary| canary.percent.as_f64());
+    let shares: Vec<_> = config.rules.iter().map(percent).collect();
+    assert_eq!(
+        shares,
+        [Some(2.5), Some(10.0), Some(0.0), Some(1.0), None],
+        "a copied request is answered below"
+    );
+    let falls = config.rules[2].fallthrough.as_ref().unwrap();
+    assert_eq!(
+        falls.statuses,
+        [
+            http::StatusCode::NOT_FOUND,
+            http::StatusCode::METHOD_NOT_ALLOWED
+        ]
+    );
+    let falls = config.rules[3].fallthrough.as_ref().unwrap();
+    assert_eq!((falls.statuses.len(), falls.memory, falls.file), (1, 10, 0));
+    assert!(config.rules[3].canary.as_ref().unwrap().rollback.is_none());
+}
+
+#[test]
+fn a_wrong_rule_is_shown_with_its_line() {
+    const APPS: &str = "[apps.a]\napp = \"a:app\"\n[[routes]]\napp = \"a\"\n";
+    for (rule, error) in [
+        (
+            "canary = 10",
+            "`routes.0.canary` (twinspan.toml:5): leaves requests to the rules below, and this is the last\n\
+             hint: add a `[[routes]]` behind it for the application that answers them",
+        ),
+        (
+            "canary = 101",
+            "`routes.0.canary` (twinspan.toml:5): `101` is not between 0 and 100 percent",
+        ),
+        (
+            "canary = { percnt = 1 }",
+            "`routes.0.canary.percnt` (twinspan.toml:5): there is no such option\nhint: did you mean `percent`?",
+        ),
+        (
+            "canary = \"ten\"",
+            "`routes.0.canary` (twinspan.toml:5): expected a percentage or a table, found string \"ten\"",
+        ),
+        (
+            "canary = { rollback = false, window = 3 }",
+            "`routes.0.canary.window` (twinspan.toml:5): means nothing with `rollback = false`\nhint: delete one of the two",
+        ),
+        (
+            "canary = { max_latency = 1 }",
+            "`routes.0.canary.max_latency` (twinspan.toml:5): `1` is not above 1\n\
+             hint: it is a multiple: 2 is twice as slow as the application below",
+        ),
+        (
+            "fallthrough = [200]",
+            "`routes.0.fallthrough` (twinspan.toml:5): 200 is out of range\nhint: write 400 to 499",
+        ),
+        (
+            "template = \"items\"",
+            "`routes.0.template` (twinspan.toml:5): `items` does not begin with a slash\nhint: write `/items`",
+        ),
+        (
+            "method = \"get\"",
+            "`routes.0.method` (twinspan.toml:5): `get` is in lower case\nhint: write `GET`",
+        ),
+        (
+            "shadow = { ignore = [\"items\"] }",
+            "`routes.0.shadow.ignore.0` (twinspan.toml:5): `items` is not a place in JSON\n\
+             hint: write `$.name`, `$.items[*].name`, `$.items[0]` or `$..name`",
+        ),
+        (
+            "name = \"x\"\n[[routes]]\napp = \"a\"\npath = \"/x\"\nname = \"x\"",
+            "`routes.1.name` (twinspan.toml:6): `x` is the name of another rule (twinspan.toml:3)\n\
+             hint: give each rule a `name` of its own",
+        ),
+    ] {
+        assert_eq!(file_error(&format!("{APPS}{rule}")), error, "{rule}");
+    }
 }

@@ -9,11 +9,13 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use http::{HeaderName, Method};
 use ipnet::IpNet;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::error::{InvalidValue, nearest};
+use super::rule::{Glob, JsonPath, Sticky, Template};
 use super::{Bind, LoopChoice, Target};
 
 /// Serde through the text form, so that a value looks alike on the command line, in toml and in JSON.
@@ -33,7 +35,21 @@ macro_rules! text_form {
     )*};
 }
 
-text_form!(Bind, Target, LoopChoice, Mount, Prefix, TrustedPeer);
+text_form!(
+    Bind,
+    Target,
+    LoopChoice,
+    Mount,
+    Prefix,
+    TrustedPeer,
+    Sticky,
+    Glob,
+    Template,
+    JsonPath,
+    MethodName,
+    FieldName,
+    Network
+);
 
 /// Reads one text or a list of texts; a text may hold several values, separated by commas.
 pub(super) fn one_or_many<'de, T, D>(deserializer: D) -> Result<Option<Vec<T>>, D::Error>
@@ -440,6 +456,85 @@ impl FromStr for Prefix {
 impl fmt::Display for Prefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// A method of HTTP. Case matters (RFC 9110 §9.1), so one in lower case is a slip.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MethodName(pub Method);
+
+impl FromStr for MethodName {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.bytes().any(|byte| byte.is_ascii_lowercase()) {
+            let upper = text.to_ascii_uppercase();
+            return Err(InvalidValue::new(format!("`{text}` is in lower case"))
+                .hint(format!("write `{upper}`")));
+        }
+        Method::from_bytes(text.as_bytes())
+            .map(Self)
+            .map_err(|_| InvalidValue::new(format!("`{text}` is not a method")))
+    }
+}
+
+impl fmt::Display for MethodName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The name of a header field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldName(pub HeaderName);
+
+impl PartialOrd for FieldName {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for FieldName {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.as_str().cmp(other.0.as_str())
+    }
+}
+
+impl FromStr for FieldName {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse()
+            .map(Self)
+            .map_err(|_| InvalidValue::new(format!("`{text}` is not the name of a header field")))
+    }
+}
+
+impl fmt::Display for FieldName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// An address or a network of addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network(pub IpNet);
+
+impl FromStr for Network {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let address = text.parse::<IpAddr>().map(IpNet::from);
+        address.or_else(|_| text.parse()).map(Self).map_err(|_| {
+            InvalidValue::new(format!("`{text}` is not an IP address or network"))
+                .hint("write `192.0.2.7` or `10.0.0.0/8`")
+        })
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 

@@ -7,6 +7,7 @@
 
 pub mod access_log;
 pub mod export;
+pub mod traffic;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};

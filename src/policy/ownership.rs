@@ -20,6 +20,7 @@ use regex_syntax::hir::{Class, ClassUnicodeRange, Hir, HirKind, Look};
 use tracing::warn;
 
 use crate::app::{Route, RouteKind, RouteTable, RoutesError};
+use crate::route::MatchedRoute;
 
 /// What a router is asked: may this request be answered here?
 #[derive(Debug, Clone, Copy)]
@@ -50,8 +51,17 @@ pub enum Strength {
 #[derive(Debug, Clone, Copy)]
 pub struct Claim<'a> {
     pub strength: Strength,
-    /// The route that makes the claim.
-    pub template: Option<&'a Arc<str>>,
+    /// The route that makes the claim, by its place in the table.
+    route: Option<(usize, &'a Arc<str>)>,
+}
+
+impl Claim<'_> {
+    pub fn matched(&self) -> Option<MatchedRoute> {
+        self.route.map(|(index, template)| MatchedRoute {
+            index,
+            template: Arc::clone(template),
+        })
+    }
 }
 
 /// The routes of one application, compiled.
@@ -125,7 +135,7 @@ impl RouteIndex {
         };
         Claim {
             strength,
-            template: found.map(|(_, template)| template),
+            route: found,
         }
     }
 
@@ -770,7 +780,7 @@ mod tests {
                 host: None,
             });
             assert_eq!(claim.strength, strength);
-            assert_eq!(claim.template.unwrap().as_ref(), template);
+            assert_eq!(&*claim.matched().unwrap().template, template);
         }
     }
 

@@ -105,6 +105,7 @@ impl Server {
             name: "fake".into(),
             application,
             metrics: Arc::clone(&metrics.apps()[0]),
+            traffic: None,
         });
         let router = Router::new(vec![Rule::mount(app, "", None)], "");
         let drain = Drain::new(tokio::runtime::Handle::current(), CancellationToken::new());

@@ -116,6 +116,7 @@ impl Server {
             name: "native".into(),
             application: Arc::new(Native { heard: send }),
             metrics: Arc::clone(&Metrics::new(&["native".into()]).apps()[0]),
+            traffic: None,
         });
         let drain = Drain::new(tokio::runtime::Handle::current(), CancellationToken::new());
         let dispatcher = Dispatcher::new(

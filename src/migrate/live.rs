@@ -1,0 +1,322 @@
+//! What may be changed while the server runs: the shares of rules, and nothing else.
+//!
+//! The whole of what was changed is one [`Overlay`] with a version, laid over the configuration. A change
+//! makes the next version of it, which all workers take on or none: each first says that it can
+//! ([`ToWorker::Prepare`](crate::supervisor::channel::ToWorker::Prepare)), then all are told that it is so.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::rule::{Percent, RuleConfig};
+
+/// What was changed since the configuration was written, for rules by name.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Overlay {
+    /// Counts the changes.
+    pub version: u64,
+    pub rules: BTreeMap<String, RuleOverlay>,
+}
+
+/// What was changed of one rule.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RuleOverlay {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Percent>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<Percent>,
+    /// The canary is back at nothing, and stays there until an operator resets the rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rolled_back: Option<RolledBack>,
+}
+
+/// Why and when a canary was taken back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RolledBack {
+    /// Seconds since 1970.
+    pub at: u64,
+    pub reason: String,
+    /// The share that it had.
+    pub from: Percent,
+}
+
+/// The shares of one rule as they are now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shares {
+    /// Of the requests that match; [`Percent::ALL`] without a canary.
+    pub canary: Percent,
+    pub shadow: Percent,
+}
+
+/// One change to one rule.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    pub rule: String,
+    #[serde(flatten)]
+    pub edit: Edit,
+}
+
+/// What is done to a rule.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "edit", rename_all = "snake_case")]
+pub enum Edit {
+    /// Gives it other shares; what is not named stays.
+    Set {
+        #[serde(default)]
+        canary: Option<Percent>,
+        #[serde(default)]
+        shadow: Option<Percent>,
+    },
+    /// Takes its canary back to nothing, until it is reset.
+    RollBack { reason: String },
+    /// Forgets everything that was changed: the configuration counts again.
+    Reset,
+}
+
+/// Why a change is not made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeError {
+    #[error("there is no rule `{rule}`; there are {known}")]
+    UnknownRule { rule: String, known: String },
+    #[error("rule `{rule}` has no {policy}: add `{policy} = 0` to it in the configuration")]
+    NoPolicy { rule: String, policy: &'static str },
+    #[error("rule `{rule}` was rolled back ({reason}): reset it first")]
+    RolledBack { rule: String, reason: String },
+    #[error("nothing is said about rule `{rule}`: write `canary=PERCENT` or `shadow=PERCENT`")]
+    Nothing { rule: String },
+    #[error("a worker cannot take on the change: {0}")]
+    Refused(String),
+    #[error("the change cannot be kept: {0}")]
+    NotKept(String),
+}
+
+impl Overlay {
+    /// The shares of a rule under this overlay.
+    pub fn shares(&self, rule: &RuleConfig) -> Shares {
+        let changed = self.rules.get(&rule.name);
+        let canary = rule.canary.as_ref().map_or(Percent::ALL, |canary| {
+            changed.map_or(canary.percent, |changed| match &changed.rolled_back {
+                Some(_) => Percent::NONE,
+                None => changed.canary.unwrap_or(canary.percent),
+            })
+        });
+        let shadow = rule.shadow.as_ref().map_or(Percent::NONE, |shadow| {
+            changed
+                .and_then(|changed| changed.shadow)
+                .unwrap_or(shadow.percent)
+        });
+        Shares { canary, shadow }
+    }
+
+    /// The next version, with one change more. `now` is in seconds since 1970.
+    ///
+    /// # Errors
+    /// [`ChangeError`] where the rule, or what is to be changed of it, is not there, and for a canary that
+    /// was rolled back.
+    pub fn apply(
+        &self,
+        change: &Change,
+        rules: &[RuleConfig],
+        now: u64,
+    ) -> Result<Self, ChangeError> {
+        let name = &change.rule;
+        let rule = rules
+            .iter()
+            .find(|rule| rule.name == *name)
+            .ok_or_else(|| unknown(name, rules))?;
+        let lacks = |policy| ChangeError::NoPolicy {
+            rule: name.clone(),
+            policy,
+        };
+        let mut next = self.clone();
+        next.version += 1;
+        let changed = next.rules.entry(name.clone()).or_default();
+        match &change.edit {
+            Edit::Set {
+                canary: None,
+                shadow: None,
+            } => return Err(ChangeError::Nothing { rule: name.clone() }),
+            Edit::Set { canary, shadow } => {
+                if canary.is_some() && rule.canary.is_none() {
+                    return Err(lacks("canary"));
+                }
+                if shadow.is_some() && rule.shadow.is_none() {
+                    return Err(lacks("shadow"));
+                }
+                if let (Some(_), Some(latch)) = (canary, &changed.rolled_back) {
+                    return Err(ChangeError::RolledBack {
+                        rule: name.clone(),
+                        reason: latch.reason.clone(),
+                    });
+                }
+                changed.canary = canary.or(changed.canary);
+                changed.shadow = shadow.or(changed.shadow);
+            }
+            Edit::RollBack { reason } => {
+                if rule.canary.is_none() {
+                    return Err(lacks("canary"));
+                }
+                changed.rolled_back = Some(RolledBack {
+                    at: now,
+                    reason: reason.clone(),
+                    from: self.shares(rule).canary,
+                });
+            }
+            Edit::Reset => {
+                next.rules.remove(name);
+            }
+        }
+        Ok(next)
+    }
+}
+
+fn unknown(name: &str, rules: &[RuleConfig]) -> ChangeError {
+    let known: Vec<_> = rules
+        .iter()
+        .filter(|rule| rule.canary.is_some() || rule.shadow.is_some())
+        .map(|rule| format!("`{}`", rule.name))
+        .collect();
+    ChangeError::UnknownRule {
+        rule: name.into(),
+        known: if known.is_empty() {
+            "none with a canary or a shadow".into()
+        } else {
+            known.join(", ")
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::RuleMatch;
+    use crate::config::rule::{CanaryConfig, RollbackConfig, ShadowConfig, Sticky};
+
+    fn percent(text: &str) -> Percent {
+        text.parse().unwrap()
+    }
+
+    fn rules() -> Vec<RuleConfig> {
+        let canary = CanaryConfig {
+            percent: percent("10"),
+            sticky: Sticky::Client,
+            testers: Vec::new(),
+            rollback: Some(RollbackConfig::default()),
+        };
+        vec![
+            RuleConfig {
+                name: "items".into(),
+                canary: Some(canary),
+                shadow: Some(ShadowConfig::new(percent("5"))),
+                ..RuleConfig::new("new", RuleMatch::owned(), "twinspan.toml:1")
+            },
+            RuleConfig::new("old", RuleMatch::mount(""), "twinspan.toml:9"),
+        ]
+    }
+
+    fn change(rule: &str, edit: Edit) -> Change {
+        Change {
+            rule: rule.into(),
+            edit,
+        }
+    }
+
+    fn set(canary: Option<&str>, shadow: Option<&str>) -> Edit {
+        Edit::Set {
+            canary: canary.map(percent),
+            shadow: shadow.map(percent),
+        }
+    }
+
+    fn shares(overlay: &Overlay) -> (Percent, Percent) {
+        let shares = overlay.shares(&rules()[0]);
+        (shares.canary, shares.shadow)
+    }
+
+    #[test]
+    fn a_change_makes_the_next_version_and_leaves_what_it_does_not_name() {
+        let rules = rules();
+        let first = Overlay::default();
+        assert_eq!(shares(&first), (percent("10"), percent("5")));
+        let edit = change("items", set(Some("25"), None));
+        let second = first.apply(&edit, &rules, 0).unwrap();
+        assert_eq!(
+            (second.version, shares(&second)),
+            (1, (percent("25"), percent("5")))
+        );
+        let edit = change("items", set(None, Some("0")));
+        let third = second.apply(&edit, &rules, 0).unwrap();
+        assert_eq!(
+            (third.version, shares(&third)),
+            (2, (percent("25"), percent("0")))
+        );
+        let reset = third
+            .apply(&change("items", Edit::Reset), &rules, 0)
+            .unwrap();
+        assert_eq!(
+            (reset.version, shares(&reset)),
+            (3, (percent("10"), percent("5")))
+        );
+    }
+
+    #[test]
+    fn a_canary_that_was_rolled_back_stays_so_until_it_is_reset() {
+        let rules = rules();
+        let edit = Edit::RollBack {
+            reason: "too slow".into(),
+        };
+        let back = Overlay::default()
+            .apply(&change("items", edit), &rules, 7)
+            .unwrap();
+        assert_eq!(shares(&back), (Percent::NONE, percent("5")));
+        let latch = back.rules["items"].rolled_back.clone().unwrap();
+        assert_eq!((latch.at, latch.from), (7, percent("10")));
+        let error = back.apply(&change("items", set(Some("50"), None)), &rules, 8);
+        assert!(
+            matches!(error, Err(ChangeError::RolledBack { .. })),
+            "{error:?}"
+        );
+        // Copies do no harm to clients.
+        back.apply(&change("items", set(None, Some("50"))), &rules, 8)
+            .unwrap();
+        let reset = back
+            .apply(&change("items", Edit::Reset), &rules, 9)
+            .unwrap();
+        assert_eq!(shares(&reset), (percent("10"), percent("5")));
+    }
+
+    #[test]
+    fn what_is_not_there_cannot_be_changed() {
+        let rules = rules();
+        for (rule, edit, problem) in [
+            (
+                "itmes",
+                set(Some("1"), None),
+                "there is no rule `itmes`; there are `items`",
+            ),
+            (
+                "catch-all",
+                set(None, Some("1")),
+                "rule `catch-all` has no shadow: add `shadow = 0` to it in the configuration",
+            ),
+            (
+                "items",
+                set(None, None),
+                "nothing is said about rule `items`: write `canary=PERCENT` or `shadow=PERCENT`",
+            ),
+        ] {
+            let error = Overlay::default().apply(&change(rule, edit), &rules, 0);
+            assert_eq!(error.unwrap_err().to_string(), problem);
+        }
+    }
+
+    #[test]
+    fn changes_travel_as_they_are_written() {
+        let text = r#"{"rule":"items","edit":"set","canary":25}"#;
+        let parsed: Change = serde_json::from_str(text).unwrap();
+        assert_eq!(parsed, change("items", set(Some("25"), None)));
+        let overlay = Overlay::default().apply(&parsed, &rules(), 0).unwrap();
+        let text = serde_json::to_string(&overlay).unwrap();
+        assert_eq!(serde_json::from_str::<Overlay>(&text).unwrap(), overlay);
+    }
+}
