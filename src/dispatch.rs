@@ -24,6 +24,7 @@ use crate::drain::Drain;
 use crate::http::{Control, Interim, forwarded, strict};
 use crate::metrics::access_log::{AccessLog, Entry};
 use crate::metrics::{Metrics, RefusedBy};
+use crate::migrate::observe::Observations;
 use crate::route::{App, MountPoint, Refusal, Routed, Router, RuleInfo};
 use crate::ws::{self, Handshake};
 
@@ -72,6 +73,24 @@ impl Dispatcher {
 
     pub(crate) fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
+    }
+
+    /// What there is to tell of the migration since this was last asked.
+    pub(crate) fn observe(&self) -> Observations {
+        let mut observations = Observations::default();
+        let mut seen: Vec<&Arc<App>> = Vec::new();
+        for rule in self.router.rules() {
+            if let Some(traffic) = &rule.app.traffic
+                && !seen.iter().any(|app| Arc::ptr_eq(app, &rule.app))
+            {
+                observations.traffic.extend(traffic.take());
+                seen.push(&rule.app);
+            }
+            if let Some(canary) = rule.policies.as_ref().and_then(|it| it.canary.as_ref()) {
+                observations.canaries.extend(canary.take());
+            }
+        }
+        observations
     }
 
     /// Notes a request that was refused before it had a head.

@@ -19,8 +19,10 @@ use crate::http::serve_connection;
 use crate::lead::{self, Lead};
 use crate::listen::{Acceptor, Listener};
 use crate::metrics::access_log::AccessLog;
+use crate::metrics::traffic::AppTraffic;
 use crate::metrics::{Metrics, Snapshot};
 use crate::migrate::live::Overlay;
+use crate::migrate::observe::Observations;
 use crate::route::{App, Router};
 use crate::supervisor::channel::{AppReport, Ready};
 
@@ -59,8 +61,7 @@ pub fn load(host: &dyn Host, config: &Config) -> Result<Vec<Loaded>, LoadError> 
 #[derive(Debug, Clone)]
 pub struct Started {
     pub ready: Ready,
-    /// The registry that it counts in.
-    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) dispatcher: Arc<Dispatcher>,
     pub(crate) loaded: Vec<Loaded>,
     /// Cancelled when the worker has drained and its applications have stopped.
     pub finished: CancellationToken,
@@ -103,14 +104,20 @@ impl Started {
         Some(&self.loaded.iter().find(stuck)?.config.name)
     }
 
+    /// What there is to tell of the migration since this was last asked.
+    pub fn observe(&self) -> Observations {
+        self.dispatcher.observe()
+    }
+
     /// What the worker has counted, and how full the pools of its applications are now.
     pub fn snapshot(&self) -> Snapshot {
-        for (app, metrics) in self.loaded.iter().zip(self.metrics.apps()) {
+        let metrics = self.dispatcher.metrics();
+        for (app, metrics) in self.loaded.iter().zip(metrics.apps()) {
             if let Some(load) = app.application.pool() {
                 metrics.pool.set(load);
             }
         }
-        self.metrics.snapshot()
+        metrics.snapshot()
     }
 }
 
@@ -235,6 +242,8 @@ impl Worker {
     ) -> Result<(Router, Ready), LoadError> {
         let mut apps = Vec::new();
         let mut reports = Vec::new();
+        // Somebody must be able to ask for it.
+        let counts = config.state_dir.is_some() || config.admin.is_some();
         for (app, metrics) in loaded.iter().zip(metrics.apps()) {
             let routes = app.application.routes().await;
             reports.push(AppReport {
@@ -246,7 +255,10 @@ impl Worker {
                 name: app.config.name.as_str().into(),
                 application: Arc::clone(&app.application),
                 metrics: Arc::clone(metrics),
-                traffic: None,
+                traffic: counts.then(|| {
+                    let name = Arc::from(app.config.name.as_str());
+                    Arc::new(AppTraffic::new(name, routes.as_ref().ok()))
+                }),
             };
             apps.push((Arc::new(entry), routes));
         }
@@ -266,7 +278,7 @@ impl Worker {
     pub fn started(&self) -> Started {
         Started {
             ready: self.ready.clone(),
-            metrics: Arc::clone(self.dispatcher.metrics()),
+            dispatcher: Arc::clone(&self.dispatcher),
             loaded: self.loaded.clone(),
             finished: CancellationToken::new(),
         }

@@ -4,6 +4,7 @@
 pub mod canary;
 pub mod compare;
 pub mod conditions;
+pub mod fallthrough;
 pub mod ownership;
 
 use std::net::IpAddr;
