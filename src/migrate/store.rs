@@ -918,3 +918,508 @@ fn number(row: &Row<'_>, index: usize) -> rusqlite::Result<u64> {
 fn whole(sum: f64) -> u64 {
     sum as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+    use crate::app::{Description, Interface, Route, RouteTable};
+    use crate::config::RuleMatch;
+    use crate::policy::compare::Difference;
+
+    const NOON: u64 = 20_000 * DAY + DAY / 2;
+
+    /// A directory that is not there yet, and goes with the test.
+    struct Directory(PathBuf);
+
+    impl Directory {
+        fn new() -> Self {
+            static COUNT: AtomicU32 = AtomicU32::new(0);
+            let count = COUNT.fetch_add(1, Ordering::Relaxed);
+            let name = format!("twinspan-store-{}-{count}", std::process::id());
+            Self(std::env::temp_dir().join(name))
+        }
+
+        fn file(&self) -> PathBuf {
+            self.0.join(FILE_NAME)
+        }
+
+        fn open(&self) -> Result<Store, StoreError> {
+            Store::open(Some(&self.0))
+        }
+    }
+
+    impl Drop for Directory {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn tally(requests: u64, errors: u64) -> Tally {
+        let mut tally = Tally {
+            requests,
+            errors,
+            nanos: requests * 2_000_000,
+            ..Tally::default()
+        };
+        tally.buckets[1] = requests;
+        tally
+    }
+
+    fn traffic(app: &str, method: &str, template: Option<&str>, tally: Tally) -> Traffic {
+        Traffic {
+            app: app.into(),
+            method: method.into(),
+            template: template.map(str::to_owned),
+            tally,
+        }
+    }
+
+    fn sample(template: &str, at: u64, category: Category) -> Sample {
+        Sample {
+            rule: "items".into(),
+            method: "GET".into(),
+            template: Some(template.into()),
+            path: format!("{template}/{at}"),
+            at,
+            differences: vec![Difference {
+                category,
+                place: "$.price".into(),
+                old: "1".into(),
+                new: "2".into(),
+            }],
+        }
+    }
+
+    fn everything() -> Observations {
+        Observations {
+            traffic: vec![
+                traffic("old", "GET", Some("/items/<id>"), tally(10, 1)),
+                traffic("old", "POST", None, tally(3, 0)),
+            ],
+            canaries: vec![CanaryTraffic {
+                rule: "items".into(),
+                side: Side::New,
+                tally: tally(4, 4),
+            }],
+            comparisons: vec![Comparisons {
+                rule: "items".into(),
+                method: "GET".into(),
+                template: Some("/items/<id>".into()),
+                same: 5,
+                different: 2,
+                failed: 1,
+                shed: 3,
+            }],
+            samples: vec![sample("/items/<id>", 7, Category::Json)],
+        }
+    }
+
+    fn doubled() -> Observations {
+        let mut seen = everything();
+        for tally in seen.traffic.iter_mut().map(|it| &mut it.tally) {
+            tally.add(&tally.clone());
+        }
+        seen.canaries[0].tally.add(&tally(4, 4));
+        let Comparisons {
+            same,
+            different,
+            failed,
+            shed,
+            ..
+        } = &mut seen.comparisons[0];
+        for count in [same, different, failed, shed] {
+            *count *= 2;
+        }
+        seen.samples.push(seen.samples[0].clone());
+        seen
+    }
+
+    fn known(store: &Store) -> Observations {
+        let mut traffic = store.traffic(0).unwrap();
+        traffic.sort_by(|a, b| a.method.cmp(&b.method));
+        Observations {
+            traffic,
+            canaries: store.canaries(0).unwrap(),
+            comparisons: store.comparisons(0).unwrap(),
+            samples: store.samples().unwrap(),
+        }
+    }
+
+    fn report(name: &str, routes: Result<&[(&str, &str)], &str>) -> AppReport {
+        let route = |(methods, template): &(&str, &str)| Route {
+            template: (*template).into(),
+            pattern: String::new(),
+            kind: match *methods {
+                "WS" => RouteKind::WebSocket,
+                _ => RouteKind::Http,
+            },
+            methods: match *methods {
+                "WS" | "*" => None,
+                list => Some(list.split(',').map(str::to_owned).collect()),
+            },
+            host: None,
+            redirects_slash: false,
+            exact: true,
+            endpoint: Some("view".into()),
+            file: Some("shop.py".into()),
+            line: Some(7),
+        };
+        AppReport {
+            name: name.into(),
+            description: Description {
+                interface: Interface::Wsgi,
+                threads: None,
+            },
+            routes: routes
+                .map(|routes| RouteTable {
+                    routes: routes.iter().map(route).collect(),
+                })
+                .map_err(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn what_is_recorded_adds_up_and_outlives_the_process() {
+        let directory = Directory::new();
+        let mut store = directory.open().unwrap();
+        store.record(NOON, &everything()).unwrap();
+        store.record(NOON + DAY, &everything()).unwrap();
+        drop(store);
+        let store = directory.open().unwrap();
+        assert_eq!(known(&store), doubled());
+        assert_eq!(store.began().unwrap(), Some(NOON));
+        // The second day alone.
+        let traffic = store.traffic(NOON / DAY + 1).unwrap();
+        assert_eq!(traffic.iter().map(|it| it.tally.requests).sum::<u64>(), 13);
+        let days = store.days(0).unwrap();
+        let days: Vec<_> = days.iter().map(|it| (it.day, it.requests)).collect();
+        assert_eq!(days, [(20_000, 13), (20_001, 13)]);
+    }
+
+    #[test]
+    fn without_a_directory_it_is_kept_in_memory() {
+        let mut store = Store::open(None).unwrap();
+        store.record(NOON, &everything()).unwrap();
+        store.record(NOON, &everything()).unwrap();
+        assert_eq!(known(&store), doubled());
+    }
+
+    #[test]
+    fn nobody_else_may_read_the_file() {
+        let directory = Directory::new();
+        let mut store = directory.open().unwrap();
+        store.record(NOON, &everything()).unwrap();
+        let mode = |path: PathBuf| path.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(directory.0.clone()), 0o700);
+        for name in ["", "-wal", "-shm"] {
+            let path = directory.0.join(format!("{FILE_NAME}{name}"));
+            assert_eq!(mode(path), 0o600, "{name}");
+        }
+    }
+
+    #[test]
+    fn it_is_read_beside_the_process_that_writes() {
+        let directory = Directory::new();
+        assert!(Store::read(&directory.0).unwrap().is_none());
+        let mut writer = directory.open().unwrap();
+        let reader = Store::read(&directory.0).unwrap().unwrap();
+        assert_eq!(reader.traffic(0).unwrap().len(), 0);
+        writer.record(NOON, &everything()).unwrap();
+        assert_eq!(known(&reader), everything());
+        let seen_twice = reader.snapshot(|reader| {
+            let first = known(reader);
+            writer.record(NOON, &everything())?;
+            Ok((first, known(reader)))
+        });
+        assert_eq!(seen_twice.unwrap(), (everything(), everything()));
+        assert_eq!(known(&reader), doubled());
+        assert!(matches!(
+            Store::read(&directory.0)
+                .unwrap()
+                .unwrap()
+                .record(NOON, &everything()),
+            Err(StoreError::Sqlite { .. })
+        ));
+        // Nor does it need one that writes.
+        drop((writer, reader));
+        let reader = Store::read(&directory.0).unwrap().unwrap();
+        assert_eq!(known(&reader), doubled());
+    }
+
+    #[test]
+    fn two_that_write_wait_for_each_other() {
+        let directory = Directory::new();
+        let mut first = directory.open().unwrap();
+        let mut second = directory.open().unwrap();
+        first.record(NOON, &everything()).unwrap();
+        second.record(NOON, &everything()).unwrap();
+        assert_eq!(known(&first), doubled());
+        let held = first
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .unwrap();
+        let error = second.record(NOON, &everything()).unwrap_err();
+        assert!(matches!(error, StoreError::Locked { .. }), "{error}");
+        drop(held);
+        second.record(NOON, &Observations::default()).unwrap();
+        assert_eq!(known(&second), doubled());
+    }
+
+    #[test]
+    fn a_file_of_a_newer_server_is_left_alone() {
+        let directory = Directory::new();
+        let store = directory.open().unwrap();
+        store
+            .connection
+            .pragma_update(None, "user_version", SCHEMA + 1)
+            .unwrap();
+        drop(store);
+        for error in [
+            directory.open().unwrap_err(),
+            Store::read(&directory.0).unwrap_err(),
+        ] {
+            assert_eq!(
+                error.to_string(),
+                format!(
+                    "{} was written by a newer Twinspan (its schema is 2, this one knows 1): use that one, or \
+                     move the file away and a new one is begun",
+                    directory.file().display()
+                )
+            );
+        }
+    }
+
+    #[test]
+    fn a_damaged_file_is_an_error_that_says_what_to_do() {
+        let directory = Directory::new();
+        std::fs::create_dir(&directory.0).unwrap();
+        std::fs::write(directory.file(), "no database".repeat(100)).unwrap();
+        for error in [
+            directory.open().unwrap_err(),
+            Store::read(&directory.0).unwrap_err(),
+        ] {
+            assert_eq!(
+                error.to_string(),
+                format!(
+                    "{} is damaged (file is not a database): move it away and restart the server, which then \
+                     begins a new one",
+                    directory.file().display()
+                )
+            );
+        }
+        // Damaged while it is in use.
+        std::fs::remove_file(directory.file()).unwrap();
+        let mut store = directory.open().unwrap();
+        store.record(NOON, &everything()).unwrap();
+        drop(store);
+        let mut bytes = std::fs::read(directory.file()).unwrap();
+        bytes[4096..].fill(0x55);
+        std::fs::write(directory.file(), bytes).unwrap();
+        let mut store = directory.open().unwrap();
+        let error = store.record(NOON, &everything()).unwrap_err();
+        assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_full_disk_is_an_error_and_costs_no_more_than_what_was_to_be_kept() {
+        let directory = Directory::new();
+        let mut store = directory.open().unwrap();
+        store.record(NOON, &everything()).unwrap();
+        let pages: i64 = store
+            .connection
+            .pragma_query_value(None, "page_count", |row| row.get(0))
+            .unwrap();
+        store
+            .connection
+            .pragma_update(None, "max_page_count", pages)
+            .unwrap();
+        let mut large = everything();
+        large.samples[0].path = "x".repeat(100_000);
+        let error = store.record(NOON, &large).unwrap_err();
+        assert!(matches!(error, StoreError::Sqlite { .. }), "{error}");
+        assert_eq!(known(&store), everything());
+        store.record(NOON, &everything()).unwrap();
+        assert_eq!(known(&store), doubled());
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_made_is_named() {
+        let error = Store::open(Some(Path::new("/dev/null/state"))).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "/dev/null/state/migration.sqlite: Not a directory (os error 20)"
+        );
+    }
+
+    #[test]
+    fn minutes_are_kept_for_a_day_and_days_for_over_a_year() {
+        let mut store = Store::open(None).unwrap();
+        store.record(NOON, &everything()).unwrap();
+        store.record(NOON + 59, &everything()).unwrap();
+        store.record(NOON + 61, &everything()).unwrap();
+        let minutes = |store: &Store, now| {
+            let minutes = store.minutes(now).unwrap();
+            minutes.iter().map(|it| it.requests).collect::<Vec<_>>()
+        };
+        assert_eq!(minutes(&store, NOON + 61), [26, 13]);
+        assert_eq!(minutes(&store, NOON + DAY), [13]);
+        store.record(NOON + DAY, &everything()).unwrap();
+        let count = |store: &Store| -> i64 {
+            store
+                .connection
+                .query_row("SELECT count(*) FROM minutes", [], |row| row.get(0))
+                .unwrap()
+        };
+        assert_eq!(count(&store), 2);
+        store.record(NOON + 400 * DAY, &everything()).unwrap();
+        let days = store.days(0).unwrap();
+        let days: Vec<_> = days.iter().map(|it| it.day).collect();
+        assert_eq!(days, [20_001, 20_400]);
+        assert_eq!(store.began().unwrap(), Some(NOON));
+    }
+
+    #[test]
+    fn of_samples_the_newest_few_of_each_kind_are_kept() {
+        let mut store = Store::open(None).unwrap();
+        let mut seen = Observations::default();
+        for at in 0..8 {
+            seen.samples.push(sample("/a", at, Category::Json));
+        }
+        seen.samples.push(sample("/a", 8, Category::Status));
+        seen.samples.push(sample("/b", 9, Category::Json));
+        store.record(NOON, &seen).unwrap();
+        let at = |store: &Store| -> Vec<u64> {
+            store.samples().unwrap().iter().map(|it| it.at).collect()
+        };
+        assert_eq!(at(&store), [9, 8, 7, 6, 5, 4, 3]);
+        seen.samples = (0..600)
+            .map(|at| sample(&format!("/{at}"), 100 + at, Category::Text))
+            .collect();
+        store.record(NOON, &seen).unwrap();
+        let kept = at(&store);
+        assert_eq!((kept.len(), kept[0], kept[499]), (500, 699, 200));
+    }
+
+    #[test]
+    fn counts_that_do_not_fit_stay_at_the_most_that_does() {
+        let mut store = Store::open(None).unwrap();
+        let mut seen = everything();
+        seen.traffic[0].tally.nanos = u64::MAX;
+        for day in 0..3 {
+            store.record(NOON + day * DAY, &seen).unwrap();
+            store.record(NOON + day * DAY, &seen).unwrap();
+        }
+        let all = known(&store).traffic;
+        assert!(all[0].tally.nanos >= u64::MAX / 2);
+        assert_eq!(all[0].tally.requests, 60);
+        assert_eq!(store.days(0).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn routes_that_an_application_no_longer_defines_are_gone_but_not_lost() {
+        let mut store = Store::open(None).unwrap();
+        let rules = [
+            RuleConfig {
+                name: "items".into(),
+                ..RuleConfig::new("new", RuleMatch::owned(), "")
+            },
+            RuleConfig::new("old", RuleMatch::mount(""), ""),
+        ];
+        let both = [
+            report("new", Ok(&[("GET", "/items")])),
+            report(
+                "old",
+                Ok(&[("GET,POST", "/items"), ("WS", "/live"), ("*", "/any")]),
+            ),
+        ];
+        store.inventory(10, &both, &rules).unwrap();
+        let list = |store: &Store| -> Vec<String> {
+            let routes = store.routes().unwrap();
+            routes
+                .iter()
+                .map(|it| {
+                    format!(
+                        "{} {} {} {}-{} gone {:?} by {} since {}",
+                        it.app,
+                        it.method.as_deref().unwrap_or("any"),
+                        it.template,
+                        it.first_seen,
+                        it.last_seen,
+                        it.gone,
+                        it.rule.as_deref().unwrap_or("none"),
+                        it.rule_since
+                    )
+                })
+                .collect()
+        };
+        assert_eq!(
+            list(&store),
+            [
+                "new GET /items 10-10 gone None by items since 10",
+                "old any /any 10-10 gone None by catch-all since 10",
+                "old GET /items 10-10 gone None by catch-all since 10",
+                "old POST /items 10-10 gone None by catch-all since 10",
+                "old any /live 10-10 gone None by catch-all since 10",
+            ]
+        );
+        assert_eq!(store.routes().unwrap()[4].kind, RouteKind::WebSocket);
+        let now = [report("old", Ok(&[("GET", "/items"), ("*", "/any")]))];
+        store.inventory(20, &now, &rules[1..]).unwrap();
+        // The router cannot be read this time: nothing is said about its routes.
+        let unreadable = [
+            report("new", Ok(&[("GET", "/items")])),
+            report("old", Err("a middleware hides it")),
+        ];
+        let mut renamed = rules.clone();
+        renamed[0].name = "shop".into();
+        store.inventory(30, &unreadable, &renamed).unwrap();
+        assert_eq!(
+            list(&store),
+            [
+                "new GET /items 10-30 gone None by shop since 30",
+                "old any /any 10-20 gone None by catch-all since 10",
+                "old GET /items 10-20 gone None by catch-all since 10",
+                "old POST /items 10-10 gone Some(20) by catch-all since 10",
+                "old any /live 10-10 gone Some(20) by catch-all since 10",
+            ]
+        );
+        assert_eq!(
+            store.apps().unwrap()[1].problem.as_deref(),
+            Some("a middleware hides it")
+        );
+    }
+
+    #[test]
+    fn changes_are_remembered_with_who_made_them() {
+        let mut store = Store::open(None).unwrap();
+        let change = |rule: &str| Change {
+            rule: rule.into(),
+            edit: Edit::RollBack {
+                reason: "too slow".into(),
+            },
+        };
+        for version in 1..=250 {
+            store
+                .changed(NOON, version, &change("items"), "server")
+                .unwrap();
+        }
+        store
+            .changed(NOON + 1, 251, &change("cart"), "ctl")
+            .unwrap();
+        let changes = store.changes(1000).unwrap();
+        assert_eq!(changes.len(), 200);
+        let KnownChange {
+            at,
+            version,
+            change: made,
+            by,
+        } = &changes[0];
+        assert_eq!(
+            (*at, *version, made, by.as_str()),
+            (NOON + 1, 251, &change("cart"), "ctl")
+        );
+    }
+}
