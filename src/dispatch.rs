@@ -24,6 +24,7 @@ use crate::drain::Drain;
 use crate::http::{Control, Interim, forwarded, strict};
 use crate::metrics::access_log::{AccessLog, Entry};
 use crate::metrics::{Metrics, RefusedBy};
+use crate::migrate::live::Overlay;
 use crate::migrate::observe::Observations;
 use crate::route::{App, MountPoint, Refusal, Routed, Router, RuleInfo};
 use crate::ws::{self, Handshake};
@@ -73,6 +74,11 @@ impl Dispatcher {
 
     pub(crate) fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
+    }
+
+    /// Lets the shares of an overlay count for every request that comes from now on.
+    pub(crate) fn set_live(&self, overlay: &Overlay) {
+        self.router.set_live(&self.config.rules, overlay);
     }
 
     /// What there is to tell of the migration since this was last asked.
