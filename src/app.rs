@@ -311,6 +311,27 @@ pub struct Route {
     pub line: Option<u32>,
 }
 
+/// A template with every parameter alike. Frameworks write the same path differently (`/items/{id}`,
+/// `/items/<int:id>`): two that have the same shape are one path to a reader.
+pub fn shape(template: &str) -> String {
+    let mut shape = String::with_capacity(template.len());
+    let mut depth = 0_usize;
+    for char in template.chars() {
+        match char {
+            '{' | '<' => {
+                if depth == 0 {
+                    shape.push_str("{}");
+                }
+                depth += 1;
+            }
+            '}' | '>' => depth = depth.saturating_sub(1),
+            _ if depth == 0 => shape.push(char),
+            _ => {}
+        }
+    }
+    shape
+}
+
 /// What a route answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -334,5 +355,22 @@ impl RoutesError {
     /// The routes are known, and one of them is the problem.
     pub fn is_of_a_route(&self) -> bool {
         matches!(self, Self::Route { .. })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_alike_however_they_are_written() {
+        for (template, same) in [
+            ("/items/{id}", "/items/{}"),
+            ("/items/<int:id>/x", "/items/{}/x"),
+            ("/f/{path:path}", "/f/{}"),
+            ("/r/{n:[0-9]{2}}/y", "/r/{}/y"),
+        ] {
+            assert_eq!(shape(template), same);
+        }
     }
 }

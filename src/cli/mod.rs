@@ -130,6 +130,7 @@ Signals:
   or SIGQUIT, stops at once; SIGHUP replaces the workers without losing a request.
 
 Exit codes:
+  1 a check has failed, or the server itself
   2 wrong configuration, or an address cannot be listened on
   3 an application cannot be loaded, does not start, or does not stop as it should
   4 workers die again and again";
