@@ -357,6 +357,7 @@ mod tests {
             endpoint: Some("view".into()),
             file: Some("shop.py".into()),
             line: Some(7),
+            guards: None,
         }
     }
 
@@ -367,9 +368,9 @@ mod tests {
                 interface,
                 threads: None,
             },
-            routes: Ok(RouteTable {
-                routes: routes.iter().map(|text| route(text)).collect(),
-            }),
+            routes: Ok(RouteTable::new(
+                routes.iter().map(|text| route(text)).collect(),
+            )),
         }
     }
 
