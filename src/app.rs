@@ -286,6 +286,52 @@ pub struct LifespanError {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteTable {
     pub routes: Vec<Route>,
+    #[serde(default)]
+    pub notes: Notes,
+}
+
+impl RouteTable {
+    /// A table without notes.
+    pub fn new(routes: Vec<Route>) -> Self {
+        Self {
+            routes,
+            notes: Notes::default(),
+        }
+    }
+}
+
+/// What stands around the routes of an application and does not move with them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Notes {
+    /// Functions that Flask and Quart run before views.
+    pub before_request: Vec<Hook>,
+    /// Dotted names, outermost first: Django's `MIDDLEWARE`, those of Starlette and FastAPI, wrappers.
+    pub middleware: Vec<String>,
+    /// What needs the socket of the connection.
+    pub sockets: Vec<SocketUse>,
+}
+
+/// A function that runs before views.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hook {
+    /// Dotted.
+    pub name: String,
+    /// The blueprint that it belongs to; `None` for the whole application.
+    pub scope: Option<String>,
+    pub file: Option<String>,
+    pub line: Option<u32>,
+}
+
+/// Something that takes the socket of a connection, which no WSGI application gets from this server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SocketUse {
+    /// As it is installed: `flask-sock`, `Flask-SocketIO (threading)`.
+    pub extension: String,
+    /// The view that does it, where it is one.
+    pub endpoint: Option<String>,
+    pub file: Option<String>,
+    pub line: Option<u32>,
 }
 
 /// One route of an application.
@@ -309,6 +355,10 @@ pub struct Route {
     pub endpoint: Option<String>,
     pub file: Option<String>,
     pub line: Option<u32>,
+    /// Dotted names of what runs before the view and may refuse (dependencies, security schemes); `None`
+    /// where that cannot be known.
+    #[serde(default)]
+    pub guards: Option<Vec<String>>,
 }
 
 /// A template with every parameter alike. Frameworks write the same path differently (`/items/{id}`,

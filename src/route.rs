@@ -147,7 +147,7 @@ impl Rule {
     }
 
     /// What is cut off.
-    fn cut(&self) -> &str {
+    pub fn cut(&self) -> &str {
         match &self.location {
             Location::Mount(prefix) => prefix,
             Location::Path(_) | Location::Template(_) => "",
@@ -155,7 +155,7 @@ impl Rule {
     }
 
     /// Whether the path lies where the rule applies at all.
-    fn covers(&self, path: &str) -> bool {
+    pub fn covers(&self, path: &str) -> bool {
         match &self.location {
             Location::Mount(prefix) | Location::Path(prefix) => {
                 prefix.is_empty()
@@ -442,6 +442,29 @@ impl Router {
             decoded: decoded.map(|decoded| decoded.whole.into()),
         };
         Ok(Routed { rule, at, trail })
+    }
+
+    /// The places of the rules that are asked for requests of which no more is known than this, in their order:
+    /// each but the last leaves a part of them to the next. `leaves` says which rules do.
+    ///
+    /// For inventories: what conditions ask beyond the method is taken as given.
+    pub fn answerers(&self, asked: &Asked<'_>, leaves: impl Fn(usize) -> bool) -> Vec<usize> {
+        let (head, ()) = http::Request::new(()).into_parts();
+        let question = Question {
+            head: &head,
+            client: None,
+            method: asked.method,
+            kind: asked.kind,
+            host: asked.host.map(Cow::Borrowed),
+        };
+        let mut passed = Vec::new();
+        while let Some(index) = self.choose(asked.path, &question, &passed).index() {
+            passed.push(index);
+            if !leaves(index) {
+                break;
+            }
+        }
+        passed
     }
 
     /// What of a request decides, besides its path.
@@ -754,11 +777,10 @@ mod tests {
                 endpoint: None,
                 file: None,
                 line: None,
+                guards: None,
             }
         };
-        RouteTable {
-            routes: routes.iter().map(route).collect(),
-        }
+        RouteTable::new(routes.iter().map(route).collect())
     }
 
     fn index(routes: &[&str]) -> RouteIndex {
