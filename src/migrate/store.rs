@@ -1066,6 +1066,7 @@ mod tests {
             endpoint: Some("view".into()),
             file: Some("shop.py".into()),
             line: Some(7),
+            guards: None,
         };
         AppReport {
             name: name.into(),
@@ -1076,6 +1077,7 @@ mod tests {
             routes: routes
                 .map(|routes| RouteTable {
                     routes: routes.iter().map(route).collect(),
+                    ..RouteTable::default()
                 })
                 .map_err(str::to_owned),
         }
