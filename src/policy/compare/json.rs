@@ -58,6 +58,8 @@ type Rest<'v> = BTreeMap<usize, &'v Value>;
 enum Step<'a> {
     Key(&'a str),
     Index(usize),
+    /// Of a list without order: its number is shown, and is not the one that a path asks for.
+    Item(usize),
 }
 
 /// Where the walk is. The root has no parent.
@@ -246,13 +248,13 @@ impl Rules<'_> {
         pairs.sort_unstable_by_key(|&(old, new)| (old.max(new), old.min(new)));
         for (index, index_of_new) in pairs {
             let (old, new) = (old.get(index), new.get(index_of_new));
-            self.either(found, place, states, Step::Index(index), old, new);
+            self.either(found, place, states, Step::Item(index), old, new);
         }
         for (index, old) in rest_of_old {
-            self.either(found, place, states, Step::Index(index), Some(old), None);
+            self.either(found, place, states, Step::Item(index), Some(old), None);
         }
         for (index, new) in rest_of_new {
-            self.either(found, place, states, Step::Index(index), None, Some(new));
+            self.either(found, place, states, Step::Item(index), None, Some(new));
         }
     }
 
@@ -295,7 +297,7 @@ impl Rules<'_> {
         };
         let mut candidates = Vec::with_capacity(old.len() * new.len());
         for (&index, old) in old {
-            let states = states.down(self, Step::Index(index));
+            let states = states.down(self, Step::Item(index));
             for (&index_of_new, new) in new {
                 let mut found = Found::default();
                 self.walk(&mut found, &nowhere, &states, old, new);
@@ -363,9 +365,14 @@ impl Rules<'_> {
 
     /// Of each item: equal where the walk finds no difference, as far as nothing is only near.
     fn digests(&self, list: &[Value], states: &States) -> Vec<u128> {
+        let step = if states.is_unordered(self) {
+            Step::Item
+        } else {
+            Step::Index
+        };
         list.iter()
             .enumerate()
-            .map(|(index, value)| self.digest(value, &states.down(self, Step::Index(index))))
+            .map(|(index, value)| self.digest(value, &states.down(self, step(index))))
             .collect()
     }
 
@@ -451,7 +458,7 @@ impl Place<'_> {
         for place in way.iter().rev().skip(1) {
             let below_secret = place.parent.is_some_and(|parent| parent.secret);
             let _ = match place.step {
-                Step::Index(index) => write!(text, "[{index}]"),
+                Step::Index(index) | Step::Item(index) => write!(text, "[{index}]"),
                 Step::Key(key) if below_secret => write!(text, "[\"{}\"]", redact::hidden(key)),
                 Step::Key(key) => {
                     let key = redact::shorten(&redact::escape(&redact::scrub(key)), 0, KEY);
