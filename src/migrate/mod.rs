@@ -6,3 +6,5 @@
 
 pub mod live;
 pub mod observe;
+pub mod state_dir;
+pub mod steward;
