@@ -15,7 +15,7 @@ use tracing::{debug, error, warn};
 
 use crate::admin;
 use crate::app::BoxFuture;
-use crate::cli::{self, Action, Ended, Invocation, RouteListing};
+use crate::cli::{self, Action, Ended, Inventory, Invocation, RouteListing};
 use crate::config::{self, Config, ConfigError, Settings};
 use crate::error::{Exit, LoadError};
 use crate::logging;
@@ -264,7 +264,9 @@ fn list_routes(config: Config, host: &dyn Host, json: bool) -> Result<Exit, Ende
             text: Failure::from(error).to_string(),
             exit: Exit::Application,
         })?;
-    let listing = RouteListing::new(&config, &ready.apps);
+    let inventory =
+        Inventory::new(&config, &ready.apps).map_err(|error| internal(error.to_string()))?;
+    let listing = RouteListing::new(&config, &inventory);
     let text = if json {
         serde_json::to_string_pretty(&listing).map_err(|error| internal(error.to_string()))?
     } else {

@@ -8,3 +8,4 @@ pub mod live;
 pub mod observe;
 pub mod state_dir;
 pub mod steward;
+pub mod store;
