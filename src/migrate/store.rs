@@ -783,9 +783,10 @@ fn counts() -> impl Iterator<Item = String> {
 }
 
 fn schema() -> String {
-    let counts: String = counts()
-        .map(|name| format!("{name} INTEGER NOT NULL, "))
+    let counts: Vec<_> = counts()
+        .map(|name| format!("{name} INTEGER NOT NULL"))
         .collect();
+    let counts = counts.join(", ");
     format!(
         "
 CREATE TABLE began (one INTEGER PRIMARY KEY CHECK (one = 1), at INTEGER NOT NULL) STRICT;
@@ -799,7 +800,7 @@ CREATE TABLE routes (
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE traffic (
     day INTEGER NOT NULL, app TEXT NOT NULL, method TEXT NOT NULL, template TEXT NOT NULL,
-    {counts}
+    {counts},
     PRIMARY KEY (day, app, method, template)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE minutes (
@@ -809,7 +810,7 @@ CREATE TABLE minutes (
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE canaries (
     day INTEGER NOT NULL, rule TEXT NOT NULL, side TEXT NOT NULL,
-    {counts}
+    {counts},
     PRIMARY KEY (day, rule, side)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE comparisons (
