@@ -576,6 +576,21 @@ impl Template {
         }
         rest.is_none()
     }
+
+    /// A path of this form, with parameters that hardly any literal is like.
+    pub fn example(&self) -> String {
+        let mut path = String::new();
+        for segment in &self.segments {
+            path.push('/');
+            path.push_str(match segment {
+                TemplateSegment::Literal(text) => text,
+                TemplateSegment::Any => "qqq",
+                TemplateSegment::Int => "777",
+                TemplateSegment::Rest => "qqq/777",
+            });
+        }
+        path
+    }
 }
 
 impl FromStr for Template {

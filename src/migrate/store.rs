@@ -1067,6 +1067,7 @@ mod tests {
             endpoint: Some("view".into()),
             file: Some("shop.py".into()),
             line: Some(7),
+            guards: None,
         };
         AppReport {
             name: name.into(),
@@ -1077,6 +1078,7 @@ mod tests {
             routes: routes
                 .map(|routes| RouteTable {
                     routes: routes.iter().map(route).collect(),
+                    ..RouteTable::default()
                 })
                 .map_err(str::to_owned),
         }
