@@ -7,4 +7,6 @@
 pub mod judge;
 pub mod live;
 pub mod observe;
+pub mod state_dir;
+pub mod steward;
 pub mod store;
