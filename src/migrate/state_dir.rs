@@ -138,6 +138,14 @@ fn write_synced(options: &OpenOptions, path: &Path, text: &[u8]) -> io::Result<(
     file.sync_all()
 }
 
+/// What was changed live, as a directory has it that another process may be using.
+///
+/// # Errors
+/// [`ConfigError`] where it cannot be read.
+pub fn overlay(directory: &Path) -> Result<Overlay, ConfigError> {
+    read_overlay(&directory.join(OVERLAY))
+}
+
 fn read_overlay(path: &Path) -> Result<Overlay, ConfigError> {
     let text = match fs::read(path) {
         Ok(text) => text,
