@@ -156,7 +156,7 @@ impl EventLoop {
     }
 
     /// Runs a closure on the loop's thread; from any thread.
-    pub(crate) fn run(&self, job: impl FnOnce(Python<'_>, &Arc<Self>) + Send + 'static) {
+    pub fn run(&self, job: impl FnOnce(Python<'_>, &Arc<Self>) + Send + 'static) {
         if self.queue(Job::Run(Box::new(job))) {
             self.bell.ring();
         }
@@ -179,7 +179,7 @@ impl EventLoop {
         std::mem::take(&mut inbox.asleep)
     }
 
-    pub(crate) fn event_loop<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
+    pub fn event_loop<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
         self.python.event_loop.bind(py)
     }
 
