@@ -104,6 +104,8 @@ pub struct Call {
     pub scheme: Scheme,
     /// On whose behalf it is asked.
     pub client: Option<SocketAddr>,
+    /// It belongs to a copy of a request, and is to change nothing either.
+    pub is_copy: bool,
     /// From now to the last byte of the answer.
     pub timeout: Duration,
     /// Most bytes of the answer.
@@ -265,6 +267,7 @@ fn request(peer: &Peer, call: Call) -> Result<Box<Request>, CallError> {
             scheme: call.scheme,
         }),
         interim: None,
+        is_copy: call.is_copy,
     }))
 }
 

@@ -20,8 +20,10 @@ use crate::http::serve_connection;
 use crate::lead::{self, Lead};
 use crate::listen::{Acceptor, Listener};
 use crate::metrics::access_log::AccessLog;
+use crate::metrics::traffic::AppTraffic;
 use crate::metrics::{Metrics, Snapshot};
 use crate::migrate::live::Overlay;
+use crate::migrate::observe::Observations;
 use crate::peers::Peers;
 use crate::route::{App, Router};
 use crate::supervisor::channel::{AppReport, Ready};
@@ -66,8 +68,7 @@ pub fn load(host: &dyn Host, config: &Config) -> Result<Vec<Loaded>, LoadError> 
 #[derive(Debug, Clone)]
 pub struct Started {
     pub ready: Ready,
-    /// The registry that it counts in.
-    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) dispatcher: Arc<Dispatcher>,
     pub(crate) loaded: Vec<Loaded>,
     /// Cancelled when the worker has drained and its applications have stopped.
     pub finished: CancellationToken,
@@ -110,14 +111,26 @@ impl Started {
         Some(&self.loaded.iter().find(stuck)?.config.name)
     }
 
+    /// Lets the shares of an overlay count for every request that comes from now on; those in flight end
+    /// as they began.
+    pub(crate) fn take_on(&self, overlay: &Overlay) {
+        self.dispatcher.set_live(overlay);
+    }
+
+    /// What there is to tell of the migration since this was last asked.
+    pub fn observe(&self) -> Observations {
+        self.dispatcher.observe()
+    }
+
     /// What the worker has counted, and how full the pools of its applications are now.
     pub fn snapshot(&self) -> Snapshot {
-        for (app, metrics) in self.loaded.iter().zip(self.metrics.apps()) {
+        let metrics = self.dispatcher.metrics();
+        for (app, metrics) in self.loaded.iter().zip(metrics.apps()) {
             if let Some(load) = app.application.pool() {
                 metrics.pool.set(load);
             }
         }
-        self.metrics.snapshot()
+        metrics.snapshot()
     }
 }
 
@@ -131,6 +144,7 @@ pub enum Shutdown {
 
 /// Runs one worker on this thread until `stop` is cancelled and everything has drained.
 ///
+/// `overlay` is what has been changed since the configuration was written.
 /// `report` is called once, with what failed or when everything has started; its future runs beside the
 /// worker and must end once [`Started::finished`] is cancelled.
 ///
@@ -139,6 +153,7 @@ pub enum Shutdown {
 pub fn run<R>(
     host: &dyn Host,
     config: Arc<Config>,
+    overlay: Overlay,
     listeners: Vec<Listener>,
     stop: CancellationToken,
     report: R,
@@ -153,7 +168,7 @@ where
     let threads = config.io_threads;
     let io = IoThreads::start(threads, move |handle, lead| async move {
         let started = match loaded {
-            Ok(loaded) => Worker::start(config, loaded, Drain::new(handle, stop)).await,
+            Ok(loaded) => Worker::start(config, loaded, &overlay, Drain::new(handle, stop)).await,
             Err(error) => Err(error),
         };
         match started {
@@ -201,6 +216,7 @@ impl Worker {
     pub async fn start(
         config: Arc<Config>,
         loaded: Vec<Loaded>,
+        overlay: &Overlay,
         drain: Drain,
     ) -> Result<Self, LoadError> {
         let names: Vec<Arc<str>> = loaded
@@ -214,7 +230,7 @@ impl Worker {
                 return Err(error);
             }
         }
-        match Self::assemble(&config, &loaded, &metrics).await {
+        match Self::assemble(&config, &loaded, overlay, &metrics).await {
             Ok((router, ready)) => {
                 let access_log = open_access_log(&config, &metrics);
                 let dispatcher = Dispatcher::new(
@@ -242,10 +258,13 @@ impl Worker {
     async fn assemble(
         config: &Config,
         loaded: &[Loaded],
+        overlay: &Overlay,
         metrics: &Metrics,
     ) -> Result<(Router, Ready), LoadError> {
         let mut apps = Vec::new();
         let mut reports = Vec::new();
+        // Somebody must be able to ask for it.
+        let counts = config.state_dir.is_some() || config.admin.is_some();
         for (app, metrics) in loaded.iter().zip(metrics.apps()) {
             let routes = app.application.routes().await;
             reports.push(AppReport {
@@ -257,11 +276,14 @@ impl Worker {
                 name: app.config.name.as_str().into(),
                 application: Arc::clone(&app.application),
                 metrics: Arc::clone(metrics),
-                traffic: None,
+                traffic: counts.then(|| {
+                    let name = Arc::from(app.config.name.as_str());
+                    Arc::new(AppTraffic::new(name, routes.as_ref().ok()))
+                }),
             };
             apps.push((Arc::new(entry), routes));
         }
-        match Router::build(&config.rules, &config.root_path, &apps, &Overlay::default()) {
+        match Router::build(&config.rules, &config.root_path, &apps, overlay) {
             Ok(router) => {
                 let ready = Ready {
                     apps: reports,
@@ -283,7 +305,7 @@ impl Worker {
     pub fn started(&self) -> Started {
         Started {
             ready: self.ready.clone(),
-            metrics: Arc::clone(self.dispatcher.metrics()),
+            dispatcher: Arc::clone(&self.dispatcher),
             loaded: self.loaded.clone(),
             finished: CancellationToken::new(),
         }

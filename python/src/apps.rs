@@ -83,7 +83,7 @@ impl Apps {
     }
 
     /// Begins a request to an application. `done` is called on the thread of the shared loop when it is over.
-    #[pyo3(signature = (app, method, target, headers, content, *, prefix, scheme, client, timeout, limit, done=None))]
+    #[pyo3(signature = (app, method, target, headers, content, *, prefix, scheme, client, is_copy, timeout, limit, done=None))]
     #[expect(clippy::too_many_arguments, reason = "named on the side of Python")]
     fn start(
         &self,
@@ -95,6 +95,7 @@ impl Apps {
         prefix: String,
         scheme: &str,
         client: Option<(String, u16)>,
+        is_copy: bool,
         timeout: f64,
         limit: usize,
         done: Option<Py<PyAny>>,
@@ -114,6 +115,7 @@ impl Apps {
             },
             client: client
                 .and_then(|(ip, port)| Some(SocketAddr::new(ip.parse::<IpAddr>().ok()?, port))),
+            is_copy,
             timeout: Duration::try_from_secs_f64(timeout)
                 .ok()
                 .filter(|timeout| !timeout.is_zero())

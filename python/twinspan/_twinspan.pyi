@@ -23,6 +23,7 @@ class Apps:
         prefix: str,
         scheme: str,
         client: tuple[str, int] | None,
+        is_copy: bool,
         timeout: float,
         limit: int,
         done: Callable[[], object] | None = None,

@@ -69,6 +69,8 @@ class _Request:
     client: tuple[str, int] | None = None
     prefix: str | None = None
     """The public prefix, where a proxy has told it."""
+    is_copy: bool = False
+    """A shadow copy: what it asks others for is one too."""
 
 
 def _request(found: Mapping[str, Any]) -> _Request:
@@ -85,6 +87,7 @@ def _request(found: Mapping[str, Any]) -> _Request:
                 found["SCRIPT_NAME"].encode("latin-1").decode("utf-8", "replace"),
                 found.get("HTTP_X_FORWARDED_PREFIX"),
             ),
+            is_copy="twinspan.shadow" in found,
         )
     headers: dict[bytes, bytes] = {}
     for name, value in cast("Iterable[tuple[bytes, bytes]]", found["headers"]):
@@ -97,6 +100,7 @@ def _request(found: Mapping[str, Any]) -> _Request:
         prefix=_prefix(
             found["root_path"], None if forwarded is None else forwarded.decode("latin-1")
         ),
+        is_copy="twinspan.shadow" in found["extensions"],
     )
 
 
@@ -316,6 +320,7 @@ class Apps:
                 prefix=self._prefix,
                 scheme=self._request.scheme,
                 client=self._request.client,
+                is_copy=self._request.is_copy,
                 timeout=timeout,
                 limit=limit,
                 done=done,

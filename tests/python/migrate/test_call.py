@@ -32,11 +32,13 @@ class Site:
         self.url = ""
         self.seen: list[str] = []
         self.entered: Callable[[], object] = bool
+        self.entered_by: Callable[[dict[str, Any]], object] = bool
         self.gone = threading.Event()
 
     def legacy(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         path = environ["PATH_INFO"]
         if path == "/run":
+            self.entered_by(environ)
             self.run(lambda: self.work(apps(environ)))
         if path == "/fails":
             raise RuntimeError("as it should")
@@ -45,6 +47,7 @@ class Site:
         names = ("SCRIPT_NAME", "PATH_INFO", "REQUEST_URI", "QUERY_STRING", "REQUEST_METHOD")
         told = {name: environ[name] for name in names}
         told |= {name: value for name, value in environ.items() if name.startswith("HTTP_")}
+        told["shadow"] = environ.get("twinspan.shadow")
         told["client"] = environ.get("REMOTE_ADDR")
         told["scheme"] = environ["wsgi.url_scheme"]
         told["type"] = environ.get("CONTENT_TYPE")
@@ -138,6 +141,7 @@ def served() -> Iterator[Site]:
 def site(served: Site) -> Site:
     served.seen.clear()
     served.entered = bool
+    served.entered_by = bool
     served.gone.clear()
     return served
 
@@ -175,6 +179,16 @@ def test_scheme_and_prefix_are_those_of_the_request(site: Site) -> None:
     headers = {"x-forwarded-proto": "https", "x-forwarded-prefix": "/shop"}
     answer = site.in_legacy(lambda others: others.call("new", "GET", "/items"), **headers)
     assert answer.json() == ["/shop/new/items", "/shop/new", "https"]
+
+
+def test_what_a_shadow_copy_asks_for_is_one_too(site: Site) -> None:
+    def work(others: Apps) -> list[Any]:
+        copy = apps({**environs.pop(), "twinspan.shadow": True})
+        return [it.call("legacy", "GET", "/x").json()["shadow"] for it in (others, copy)]
+
+    environs: list[dict[str, Any]] = []
+    site.entered_by = environs.append
+    assert site.in_legacy(work) == [None, True]
 
 
 def test_content_and_queries_are_sent(site: Site) -> None:
