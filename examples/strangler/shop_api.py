@@ -84,7 +84,7 @@ async def lifespan(_: FastAPI) -> AsyncGenerator[dict[str, Any]]:
 
 app = FastAPI(title="Kettle & Leaf", version="1.0", lifespan=lifespan)
 # A login must not end where a route has moved: the session is Flask's own, in Flask's cookie.
-app.add_middleware(FlaskSessionMiddleware, secret_key=store.secret_key())
+app.add_middleware(FlaskSessionMiddleware, secret_key=store.secret_key(), samesite="Lax")
 
 
 def session(connection: HTTPConnection) -> Mapping[str, Any]:
