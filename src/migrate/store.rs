@@ -737,7 +737,7 @@ const WEBSOCKET: &str = "websocket";
 const NEW: &str = "new";
 const OLD: &str = "old";
 
-const DAY: u64 = 24 * 60 * 60;
+pub(super) const DAY: u64 = 24 * 60 * 60;
 
 const BUCKETS: usize = DURATION_BOUNDS.len() + 1;
 
