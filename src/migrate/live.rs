@@ -5,6 +5,7 @@
 //! ([`ToWorker::Prepare`](crate::supervisor::channel::ToWorker::Prepare)), then all are told that it is so.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -85,6 +86,17 @@ pub enum Author {
     },
     /// The server itself, which takes a canary back.
     Automatic,
+}
+
+/// `operator`, `operator (uid 1000)`, `automatic`
+impl fmt::Display for Author {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Operator { uid: None } => f.write_str("operator"),
+            Self::Operator { uid: Some(uid) } => write!(f, "operator (uid {uid})"),
+            Self::Automatic => f.write_str("automatic"),
+        }
+    }
 }
 
 /// How a rule is at one time; what it has no policy for is not there.

@@ -953,12 +953,7 @@ mod tests {
             template: Some(template.into()),
             path: format!("{template}/{at}"),
             at,
-            differences: vec![Difference {
-                category,
-                place: "$.price".into(),
-                old: "1".into(),
-                new: "2".into(),
-            }],
+            differences: vec![Difference::new(category, "$.price", "1", "2")],
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -25,6 +25,7 @@ use crate::listen::{BindError, Listener};
 use crate::metrics::{Family, Snapshot, Value};
 use crate::migrate::live::{Author, Change, ChangeError, Changed, Edit, Overlay};
 use crate::migrate::steward::{self, Steward, Word};
+use crate::migrate::store::Store;
 use crate::worker;
 
 /// Applications start one after the other, each within its own limit, which the worker enforces with
@@ -155,6 +156,7 @@ pub struct Control {
     requests: mpsc::UnboundedSender<Asked>,
     status: watch::Receiver<Status>,
     live: watch::Receiver<Arc<LiveRules>>,
+    steward: steward::Handle,
     token: Option<Arc<str>>,
 }
 
@@ -195,6 +197,14 @@ impl Control {
     /// The rules as they are now.
     pub fn live(&self) -> Arc<LiveRules> {
         Arc::clone(&self.live.borrow())
+    }
+
+    /// Asks what is known of the migration; `None` where the server is ending.
+    pub async fn known<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Store) -> T + Send + 'static,
+    ) -> Option<T> {
+        self.steward.ask(question).await
     }
 
     /// What a change from outside needs; `None` where none can be made.
@@ -290,7 +300,7 @@ impl Server {
         }
         let (tell, words) = mpsc::unbounded_channel();
         // Nobody listens when the supervisor is ending.
-        let steward = steward.start(move |word| drop(tell.send(word)))?;
+        let steward = steward.start(rules.clone(), move |word| drop(tell.send(word)))?;
         let (live, watched_live) = watch::channel(Arc::new(LiveRules {
             rules: rules.clone(),
             overlay: overlay.clone(),
@@ -326,6 +336,7 @@ impl Server {
             requests: ask,
             status: watched,
             live: watched_live,
+            steward: server.steward.clone(),
             token: token.map(Arc::from),
         };
         Ok((server, control))
@@ -390,6 +401,7 @@ impl Server {
         match reread() {
             Ok(Configured { settings, rules }) => {
                 self.settings = settings;
+                self.steward.rules(rules.clone());
                 self.changes.set_rules(rules);
                 self.publish();
             }
@@ -517,6 +529,7 @@ impl Server {
     fn said(&mut self, id: WorkerId, message: FromWorker) -> Event {
         match message {
             FromWorker::Ready(ready) => {
+                self.steward.inventory(ready.apps.clone());
                 self.apps = ready.apps;
                 if self.warnings != ready.warnings {
                     for warning in &ready.warnings {
@@ -549,7 +562,11 @@ impl Server {
                 self.change(changes::Event::Committed { worker, version });
                 Event::Heard(id)
             }
-            FromWorker::Heartbeat | FromWorker::Observed(_) => Event::Heard(id),
+            FromWorker::Observed(observations) => {
+                self.steward.observe(observations);
+                Event::Heard(id)
+            }
+            FromWorker::Heartbeat => Event::Heard(id),
             FromWorker::Counters(counters) => {
                 if let Some(worker) = self.workers.get_mut(&id) {
                     worker.counters = counters;
@@ -593,7 +610,7 @@ impl Server {
             id,
             change,
             author,
-            at: unix_now(),
+            at: steward::unix_now(),
         }
     }
 
@@ -602,6 +619,10 @@ impl Server {
         match word {
             Word::Kept { version, problem } => {
                 self.change(changes::Event::Kept { version, problem });
+            }
+            Word::Verdict(change) => {
+                let order = self.order(change, Author::Automatic);
+                self.change(changes::Event::Ordered(order));
             }
         }
     }
@@ -659,6 +680,7 @@ impl Server {
 
     /// Shows how the rules are now.
     fn publish(&self) {
+        self.steward.counts(self.changes.overlay().clone());
         self.live.send_replace(Arc::new(LiveRules {
             rules: self.changes.rules().to_vec(),
             overlay: self.changes.overlay().clone(),
@@ -720,11 +742,6 @@ impl Server {
             }
         }
     }
-}
-
-fn unix_now() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |since| since.as_secs())
 }
 
 #[cfg(test)]
