@@ -315,8 +315,8 @@ struct Reading<'a> {
     apps: Vec<&'a str>,
     /// Why the routes of an application are not known.
     unreadable: HashMap<String, Option<String>>,
-    places: Vec<Place>,
-    /// The places of an application on a path.
+    routes: Vec<KnownRoute>,
+    /// The routes of an application on a path.
     defined: HashMap<(String, Path), Vec<usize>>,
     /// How a path is written: by the legacy application, where it has it.
     words: HashMap<Path, String>,
@@ -329,12 +329,6 @@ struct Reading<'a> {
 
 /// The shape of a path, and whether it is for WebSockets.
 type Path = (String, bool);
-
-/// A route where requests meet it.
-struct Place {
-    route: KnownRoute,
-    path: String,
-}
 
 /// A unit with what was counted for it.
 #[derive(Default)]
@@ -376,7 +370,7 @@ impl<'a> Reading<'a> {
                 .into_iter()
                 .map(|app| (app.name, app.problem))
                 .collect(),
-            places: Vec::new(),
+            routes: Vec::new(),
             defined: HashMap::new(),
             words: HashMap::new(),
             paths: HashMap::new(),
@@ -413,8 +407,8 @@ impl<'a> Reading<'a> {
         self.defined
             .entry((route.app.clone(), met))
             .or_default()
-            .push(self.places.len());
-        self.places.push(Place { route, path });
+            .push(self.routes.len());
+        self.routes.push(route);
     }
 
     /// One unit for each method of each path.
@@ -423,14 +417,14 @@ impl<'a> Reading<'a> {
             .defined
             .iter()
             .flat_map(|((app, path), places)| {
-                let places = places.iter().filter_map(|index| self.places.get(*index));
-                places.map(move |place| (path, &place.route.method, app))
+                let places = places.iter().filter_map(|index| self.routes.get(*index));
+                places.map(move |place| (path, &place.method, app))
             })
             // What only a new application takes beside the methods of the legacy one was never there to move.
             .filter(|(path, method, app)| {
                 method.is_some()
                     || *app == self.legacy
-                    || self.places_of(self.legacy, path).is_empty()
+                    || self.routes_of(self.legacy, path).is_empty()
             })
             .map(|(path, method, _)| (path.clone(), method.clone()))
             .collect();
@@ -456,21 +450,21 @@ impl<'a> Reading<'a> {
         }
     }
 
-    fn places_of(&self, app: &str, path: &Path) -> Vec<&Place> {
+    fn routes_of(&self, app: &str, path: &Path) -> Vec<&KnownRoute> {
         let places = self.defined.get(&(app.to_owned(), path.clone()));
         let places = places.map_or(&[][..], Vec::as_slice);
         places
             .iter()
-            .filter_map(|index| self.places.get(*index))
+            .filter_map(|index| self.routes.get(*index))
             .collect()
     }
 
     /// The route of an application that answers a unit.
-    fn route_of(&self, app: &str, unit: &Building) -> Option<&Place> {
-        let places = self.places_of(app, &(unit.shape.clone(), unit.websocket));
-        let exact = places.iter().find(|it| it.route.method == unit.method);
+    fn route_of(&self, app: &str, unit: &Building) -> Option<&KnownRoute> {
+        let places = self.routes_of(app, &(unit.shape.clone(), unit.websocket));
+        let exact = places.iter().find(|it| it.method == unit.method);
         exact
-            .or_else(|| places.iter().find(|it| it.route.method.is_none()))
+            .or_else(|| places.iter().find(|it| it.method.is_none()))
             .copied()
     }
 
@@ -543,7 +537,7 @@ impl<'a> Reading<'a> {
         if old.is_none() && self.is_known(self.legacy) {
             stage = Stage::New;
         }
-        let idle = old.and_then(|old| self.idle(unit, &old.route, stage.is_new()));
+        let idle = old.and_then(|old| self.idle(unit, old, stage.is_new()));
         if !stage.is_new() && idle.is_some_and(Idle::is_long) {
             stage = Stage::Dead;
         }
@@ -755,9 +749,9 @@ impl Compared {
     }
 }
 
-fn side(place: Option<&Place>, tally: &Tally) -> UnitSide {
+fn side(route: Option<&KnownRoute>, tally: &Tally) -> UnitSide {
     UnitSide {
-        route: place.map(|Place { route, .. }| UnitRoute {
+        route: route.map(|route| UnitRoute {
             app: route.app.clone(),
             template: route.template.clone(),
             endpoint: route.endpoint.clone(),
