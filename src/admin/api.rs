@@ -92,7 +92,7 @@ pub(super) fn is_local(head: &Parts, local: &LocalAddr) -> bool {
 /// `localhost:9000`, `127.0.0.1`, `[::1]:9000`
 fn names_this_machine(authority: &str) -> bool {
     let host = match authority.strip_prefix('[') {
-        Some(rest) => rest.split(']').next(),
+        Some(rest) => rest.split_once(']').map(|(host, _)| host),
         None => authority.split(':').next(),
     };
     host.is_some_and(|host| {
@@ -341,7 +341,7 @@ mod tests {
             ("127.0.0.1.example", false),
             ("192.0.2.1:9000", false),
             ("[2001:db8::1]", false),
-            ("[::1", true),
+            ("[::1", false),
             ("::1", false),
         ] {
             assert_eq!(names_this_machine(host), expected, "{host}");

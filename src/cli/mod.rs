@@ -4,6 +4,7 @@
 //! something is called so by habit; a module `routes` is served as `routes:app`.
 
 mod check;
+pub mod ctl;
 mod inventory;
 mod routes;
 #[cfg(test)]
@@ -136,6 +137,7 @@ const AFTER: &str = "\
 Commands:
   twinspan routes prints which application answers which path, and why.
   twinspan check finds what two applications hide from each other.
+  twinspan ctl lists and changes the rules of a server that runs.
 
 Configuration:
   Every option can stand in twinspan.toml, or under [tool.twinspan] in
@@ -159,7 +161,8 @@ fn serve_command() -> Command {
         .override_usage(
             "twinspan [OPTIONS] [APP]...\n       \
              twinspan routes [OPTIONS] [APP]...\n       \
-             twinspan check [OPTIONS] [APP]...",
+             twinspan check [OPTIONS] [APP]...\n       \
+             twinspan ctl COMMAND [OPTIONS]",
         )
         .after_help(AFTER)
 }
