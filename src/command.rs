@@ -37,7 +37,7 @@ pub const WORKER: &str = "__worker__";
 ///
 /// `program` starts this same command again, for workers.
 pub fn run(
-    arguments: Vec<OsString>,
+    mut arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
     directory: PathBuf,
     host: &dyn Host,
@@ -46,7 +46,14 @@ pub fn run(
     if arguments.first().is_some_and(|first| first == WORKER) {
         return work(host);
     }
-    let ended = match cli::parse(arguments, environment, directory) {
+    if arguments
+        .first()
+        .is_some_and(|first| first == cli::ctl::NAME)
+    {
+        arguments.remove(0);
+        return end(Err(cli::ctl::run(arguments, environment, directory)));
+    }
+    end(match cli::parse(arguments, environment, directory) {
         Ok(invocation) => match &invocation.action {
             Action::Serve => serve(&invocation, program),
             &Action::Routes { json } => inspect(invocation.config, host, |config, inventory| {
@@ -60,7 +67,10 @@ pub fn run(
             Action::Migrate(question) => tell(question, &invocation.config),
         },
         Err(ended) => Err(ended),
-    };
+    })
+}
+
+fn end(ended: Result<Exit, Ended>) -> Exit {
     match ended {
         Ok(exit) => exit,
         Err(ended) => {

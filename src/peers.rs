@@ -263,6 +263,7 @@ fn request(peer: &Peer, call: Call) -> Result<Box<Request>, CallError> {
         // No socket: what the server is called is in `Host`.
         conn: Arc::new(ConnInfo {
             peer: None,
+            peer_uid: None,
             local: LocalAddr::Unix("".into()),
             scheme: call.scheme,
             peer_uid: None,

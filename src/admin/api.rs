@@ -22,6 +22,9 @@ use crate::config::nearest;
 use crate::migrate::live::{Author, Change, ChangeError, Edit, Overlay, RuleState};
 use crate::migrate::observe::Sample;
 use crate::migrate::state_dir::TOKEN;
+use crate::migrate::status::{Chart, Status};
+use crate::migrate::steward::unix_now;
+use crate::migrate::store::{Store, StoreError};
 use crate::policy::conditions::parameters_of;
 use crate::supervisor::{Control, LiveRules};
 
@@ -92,7 +95,7 @@ pub(super) fn is_local(head: &Parts, local: &LocalAddr) -> bool {
 /// `localhost:9000`, `127.0.0.1`, `[::1]:9000`
 fn names_this_machine(authority: &str) -> bool {
     let host = match authority.strip_prefix('[') {
-        Some(rest) => rest.split(']').next(),
+        Some(rest) => rest.split_once(']').map(|(host, _)| host),
         None => authority.split(':').next(),
     };
     host.is_some_and(|host| {
@@ -166,16 +169,30 @@ pub(super) async fn answer(control: Option<&Control>, mut request: Box<Request>)
 async fn page(control: &Control, request: &mut Request) -> Result<String, Problem> {
     let reads = matches!(request.head.method, Method::GET | Method::HEAD);
     match request.at.path_info(&request.head) {
+        b"/migrate" if reads => {
+            let live = control.live();
+            let read =
+                move |store: &Store| Status::read(store, unix_now(), &live.rules, &live.overlay);
+            json_text(&known(control, read).await?)
+        }
+        b"/migrate/chart" if reads => {
+            let read = |store: &Store| Chart::read(store, unix_now());
+            json_text(&known(control, read).await?)
+        }
         b"/migrate/rules" if reads => json_text(&RuleList::new(&control.live())),
         b"/migrate/differences" if reads => differences(control, &request.head).await,
         b"/migrate/change" if request.head.method == Method::POST => change(control, request).await,
-        b"/migrate/rules" | b"/migrate/differences" | b"/migrate/change" => Err(Problem::new(
+        b"/migrate"
+        | b"/migrate/chart"
+        | b"/migrate/rules"
+        | b"/migrate/differences"
+        | b"/migrate/change" => Err(Problem::new(
             StatusCode::METHOD_NOT_ALLOWED,
             "this method means nothing here",
         )),
         _ => Err(Problem::new(
             StatusCode::NOT_FOUND,
-            "/migrate/rules, /migrate/differences and /migrate/change are here",
+            "/migrate, /migrate/chart, /migrate/rules, /migrate/differences and /migrate/change are here",
         )),
     }
 }
@@ -185,6 +202,24 @@ fn json_text(value: &impl Serialize) -> Result<String, Problem> {
         .map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
 }
 
+/// Asks what is kept.
+async fn known<T: Send + 'static>(
+    control: &Control,
+    read: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, Problem> {
+    match control.known(read).await {
+        Some(Ok(known)) => Ok(known),
+        Some(Err(error)) => Err(Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            error.to_string(),
+        )),
+        None => Err(Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the server is ending",
+        )),
+    }
+}
+
 /// The pairs of answers that were found to differ, the newest first.
 async fn differences(control: &Control, head: &Parts) -> Result<String, Problem> {
     let (rule, template) = (parameter(head, "rule"), parameter(head, "template"));
@@ -192,15 +227,11 @@ async fn differences(control: &Control, head: &Parts) -> Result<String, Problem>
         rule.as_ref().is_none_or(|rule| sample.rule == *rule)
             && (template.is_none() || sample.template == template)
     };
-    let samples = control.known(move |store| {
+    let samples = known(control, move |store| {
         let samples = store.samples()?;
         Ok(samples.into_iter().filter(wanted).collect::<Vec<_>>())
     });
-    let samples = samples.await.unwrap_or_else(|| Ok(Vec::new()));
-    let failed = |error: crate::migrate::store::StoreError| {
-        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
-    };
-    json_text(&json!({ "samples": samples.map_err(failed)? }))
+    json_text(&json!({ "samples": samples.await? }))
 }
 
 async fn change(control: &Control, request: &mut Request) -> Result<String, Problem> {
@@ -341,7 +372,7 @@ mod tests {
             ("127.0.0.1.example", false),
             ("192.0.2.1:9000", false),
             ("[2001:db8::1]", false),
-            ("[::1", true),
+            ("[::1", false),
             ("::1", false),
         ] {
             assert_eq!(names_this_machine(host), expected, "{host}");

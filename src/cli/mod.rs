@@ -4,6 +4,7 @@
 //! something is called so by habit; a module `routes` is served as `routes:app`.
 
 mod check;
+pub mod ctl;
 mod inventory;
 mod migrate;
 mod routes;
@@ -158,6 +159,7 @@ Commands:
   twinspan routes prints which application answers which path, and why.
   twinspan check finds what two applications hide from each other.
   twinspan migrate tells how far a migration is, and what its sides answer differently.
+  twinspan ctl lists and changes the rules of a server that runs.
 
 Configuration:
   Every option can stand in twinspan.toml, or under [tool.twinspan] in
@@ -182,7 +184,8 @@ fn serve_command() -> Command {
             "twinspan [OPTIONS] [APP]...\n       \
              twinspan routes [OPTIONS] [APP]...\n       \
              twinspan check [OPTIONS] [APP]...\n       \
-             twinspan migrate status|report [OPTIONS] [APP]...",
+             twinspan migrate status|report [OPTIONS] [APP]...\n       \
+             twinspan ctl COMMAND [OPTIONS]",
         )
         .after_help(AFTER)
 }

@@ -9,6 +9,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::nearest;
 use crate::config::rule::{Percent, RuleConfig};
 
 /// What was changed since the configuration was written, for rules by name.
@@ -138,7 +139,7 @@ pub struct Changed {
 /// Why a change is not made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChangeError {
-    #[error("there is no rule `{rule}`; there are {known}")]
+    #[error("there is no rule `{rule}`; {known}")]
     UnknownRule { rule: String, known: String },
     #[error("rule `{rule}` has no {policy}: add `{policy} = 0` to it in the configuration")]
     NoPolicy { rule: String, policy: &'static str },
@@ -317,12 +318,13 @@ fn unknown(name: &str, rules: &[RuleConfig]) -> ChangeError {
         .filter(|rule| rule.canary.is_some() || rule.shadow.is_some())
         .map(|rule| format!("`{}`", rule.name))
         .collect();
+    let names = rules.iter().map(|rule| rule.name.as_str());
     ChangeError::UnknownRule {
         rule: name.into(),
-        known: if known.is_empty() {
-            "none with a canary or a shadow".into()
-        } else {
-            known.join(", ")
+        known: match nearest(name, names) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None if known.is_empty() => "no rule has a canary or a shadow".into(),
+            None => format!("those with a canary or a shadow are {}", known.join(", ")),
         },
     }
 }
@@ -441,7 +443,7 @@ mod tests {
             (
                 "itmes",
                 set(Some("1"), None),
-                "there is no rule `itmes`; there are `items`",
+                "there is no rule `itmes`; did you mean `items`?",
             ),
             (
                 "catch-all",
