@@ -893,7 +893,7 @@ fn whole(sum: f64) -> u64 {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use std::os::unix::fs::PermissionsExt;
     use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -1017,10 +1017,7 @@ pub(super) mod tests {
         }
     }
 
-    pub(in crate::migrate) fn report(
-        name: &str,
-        routes: Result<&[(&str, &str)], &str>,
-    ) -> AppReport {
+    pub(crate) fn report(name: &str, routes: Result<&[(&str, &str)], &str>) -> AppReport {
         let route = |(methods, template): &(&str, &str)| Route {
             template: (*template).into(),
             pattern: String::new(),
