@@ -315,6 +315,8 @@ pub struct CompareConfig {
     pub headers: Vec<HeaderName>,
     /// Places in JSON that may differ: `$.items[*].updated_at`.
     pub ignore: Vec<JsonPath>,
+    /// Lines of a text that may differ, where both match: `*name="csrf"*`.
+    pub ignore_lines: Vec<Glob>,
     /// Lists in JSON whose order does not matter.
     pub unordered: Vec<JsonPath>,
     /// Numbers may differ by this part of the larger one.
@@ -329,6 +331,7 @@ impl Default for CompareConfig {
         Self {
             headers: Vec::new(),
             ignore: Vec::new(),
+            ignore_lines: Vec::new(),
             unordered: Vec::new(),
             tolerance: 0.0,
             noise: true,

@@ -96,6 +96,7 @@ fn config() -> impl Strategy<Value = CompareConfig> {
         |(ignore, unordered, tolerance, noise)| CompareConfig {
             headers: vec![SET_COOKIE, LOCATION],
             ignore: paths(&ignore),
+            ignore_lines: Vec::new(),
             unordered: paths(&unordered),
             tolerance,
             noise,
@@ -194,7 +195,7 @@ fn pointers(value: &Value, at: &str, found: &mut Vec<String>) {
 }
 
 proptest! {
-    #![proptest_config(settings(150))]
+    #![proptest_config(settings(100))]
 
     #[test]
     fn an_answer_equals_itself(answer in any_answer(), config in config()) {
