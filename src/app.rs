@@ -74,6 +74,11 @@ pub trait Application: Send + Sync + fmt::Debug + 'static {
         None
     }
 
+    /// Whether requests wait for the application: it has no time for what can be left out.
+    fn is_busy(&self) -> bool {
+        self.pool().is_some_and(|load| load.waiting > 0)
+    }
+
     /// Returns when so many of its threads are stuck that only a new process helps; each time that comes
     /// about. For one who waits.
     fn exhausted(&self) -> BoxFuture<'_, ()> {
@@ -167,6 +172,8 @@ pub struct Request {
     /// Who asked, as seen by the first proxy that is trusted.
     pub origin: Origin,
     pub conn: Arc<ConnInfo>,
+    /// A copy of a request that was answered by another application: what comes of it reaches no client.
+    pub is_copy: bool,
     /// Where interim responses go; `None` where the protocol has none (HTTP/1.0), or hyper no way to send
     /// them (HTTP/2), and for an upgrade.
     pub interim: Option<Interim>,

@@ -266,6 +266,8 @@ impl Live {
 #[derive(Debug)]
 pub struct Routed<'a> {
     pub rule: &'a Rule,
+    /// Its place in the table.
+    pub index: usize,
     pub at: MountPoint,
     /// Where rules have policies: what has been settled on the way.
     pub trail: Option<Box<Trail>>,
@@ -276,8 +278,32 @@ pub struct Routed<'a> {
 pub struct Trail {
     /// What counted when it began.
     pub live: Arc<Live>,
-    /// The places of rules that have passed the request on, in the order in which they did.
-    pub passed: Vec<usize>,
+    /// The rules that have passed the request on, in the order in which they did.
+    pub passed: Vec<Passed>,
+}
+
+impl Trail {
+    fn has_passed(&self, rule: usize) -> bool {
+        self.passed.iter().any(|passed| passed.rule == rule)
+    }
+}
+
+/// A rule that matched a request and left it to the rules below.
+#[derive(Debug, Clone)]
+pub struct Passed {
+    /// Its place in the table.
+    pub rule: usize,
+    /// The route of its application that matched.
+    pub route: Option<MatchedRoute>,
+    pub why: PassedWhy,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PassedWhy {
+    /// The client is not on the side of its canary.
+    Canary,
+    /// Its application has answered so that it counts as no answer.
+    Fallthrough,
 }
 
 impl Router {
@@ -384,7 +410,8 @@ impl Router {
     /// Chooses the application for a request; with `upgrade` only among those that serve WebSockets.
     ///
     /// `client` is the address by which a canary may tell clients apart. `prefix` is the public prefix of
-    /// this request, where a proxy has told it; otherwise it is that of the configuration.
+    /// this request, where a proxy has told it; otherwise it is that of the configuration. With a `trail`
+    /// the request goes on from where it was passed on.
     ///
     /// # Errors
     /// [`Refusal`] with 400 for a path with a dot segment or two readings, 404 where no rule matches.
@@ -394,6 +421,7 @@ impl Router {
         upgrade: bool,
         client: Option<IpAddr>,
         prefix: Option<&str>,
+        mut trail: Option<Box<Trail>>,
     ) -> Result<Routed<'_>, Refusal> {
         let raw = head.uri.path();
         // Nearly every path is what it says.
@@ -405,7 +433,6 @@ impl Router {
             return Err(DOT_SEGMENT);
         }
         let question = self.question(head, upgrade, client);
-        let mut trail = None;
         let chosen = match &decoded {
             None => self.settle(raw, &question, &mut trail),
             Some(decoded) => {
@@ -414,7 +441,7 @@ impl Router {
                 let chosen = self.settle(&path, &question, &mut trail);
                 if let Some(segments) = &decoded.segments {
                     let segments = String::from_utf8_lossy(segments);
-                    let passed = trail.as_ref().map_or(&[][..], |trail| &trail.passed);
+                    let passed = |rule| trail.as_ref().is_some_and(|trail| trail.has_passed(rule));
                     let other = self.choose(&segments, &question, passed);
                     if chosen.index() != other.index() {
                         return Err(TWO_READINGS);
@@ -427,21 +454,50 @@ impl Router {
             Choice::Rule(index, route) => (index, route),
             Choice::Nothing(refusal) => return Err(refusal),
         };
-        let (Some(rule), Some(root_path)) = (self.rules.get(index), self.root_paths.get(index))
-        else {
+        let Some(rule) = self.rules.get(index) else {
             return Err(NOTHING_HERE);
         };
         let at = MountPoint {
             rule: Arc::clone(&rule.info),
             route,
-            root_path: match prefix {
-                None => Arc::clone(root_path),
-                Some(prefix) => format!("{}{}", prefix.trim_end_matches('/'), rule.cut()).into(),
-            },
+            root_path: self.root_path(index, rule, prefix),
             mount_len: rule.cut().len(),
             decoded: decoded.map(|decoded| decoded.whole.into()),
         };
-        Ok(Routed { rule, at, trail })
+        Ok(Routed {
+            rule,
+            index,
+            at,
+            trail,
+        })
+    }
+
+    /// Where the application of a rule that has passed a request on would have been mounted for it.
+    pub fn passed_at(
+        &self,
+        passed: &Passed,
+        head: &Parts,
+        prefix: Option<&str>,
+    ) -> Option<(&Rule, MountPoint)> {
+        let rule = self.rules.get(passed.rule)?;
+        let at = MountPoint {
+            rule: Arc::clone(&rule.info),
+            route: passed.route.clone(),
+            root_path: self.root_path(passed.rule, rule, prefix),
+            mount_len: rule.cut().len(),
+            decoded: Decoded::of(head.uri.path()).map(|decoded| decoded.whole.into()),
+        };
+        Some((rule, at))
+    }
+
+    fn root_path(&self, index: usize, rule: &Rule, prefix: Option<&str>) -> Arc<str> {
+        match (prefix, self.root_paths.get(index)) {
+            (None, Some(root_path)) => Arc::clone(root_path),
+            (prefix, _) => {
+                let prefix = prefix.unwrap_or_default().trim_end_matches('/');
+                format!("{prefix}{}", rule.cut()).into()
+            }
+        }
     }
 
     /// The places of the rules that are asked for requests of which no more is known than this, in their order:
@@ -458,7 +514,10 @@ impl Router {
             host: asked.host.map(Cow::Borrowed),
         };
         let mut passed = Vec::new();
-        while let Some(index) = self.choose(asked.path, &question, &passed).index() {
+        while let Some(index) = self
+            .choose(asked.path, &question, |rule| passed.contains(&rule))
+            .index()
+        {
             passed.push(index);
             if !leaves(index) {
                 break;
@@ -499,13 +558,13 @@ impl Router {
         trail: &mut Option<Box<Trail>>,
     ) -> Choice {
         loop {
-            let passed = trail.as_ref().map_or(&[][..], |trail| &trail.passed);
+            let passed = |rule| trail.as_ref().is_some_and(|trail| trail.has_passed(rule));
             let choice = self.choose(path, question, passed);
-            let chosen = choice.index().and_then(|index| {
-                let policies = self.rules.get(index)?.policies.as_deref()?;
-                Some((index, policies))
-            });
-            let Some((index, policies)) = chosen else {
+            let Choice::Rule(rule, route) = &choice else {
+                return choice;
+            };
+            let policies = self.rules.get(*rule).and_then(|it| it.policies.as_deref());
+            let Some(policies) = policies else {
                 return choice;
             };
             let trail = trail.get_or_insert_with(|| {
@@ -514,13 +573,18 @@ impl Router {
                     passed: Vec::new(),
                 })
             });
-            let share = trail.live.shares(index).canary;
+            let share = trail.live.shares(*rule).canary;
             if policies.keeps(share, question.head, question.client) {
                 return choice;
             }
-            trail.passed.push(index);
+            trail.passed.push(Passed {
+                rule: *rule,
+                route: route.clone(),
+                why: PassedWhy::Canary,
+            });
             // Nobody below would answer: better one who does.
-            if self.choose(path, question, &trail.passed).index().is_none() {
+            let below = self.choose(path, question, |rule| trail.has_passed(rule));
+            if below.index().is_none() {
                 trail.passed.pop();
                 return choice;
             }
@@ -529,7 +593,12 @@ impl Router {
 
     /// The first rule that covers the path, unless an owner before it has the stronger claim. Rules that
     /// have passed the request on are not there.
-    fn choose(&self, path: &str, question: &Question<'_>, passed: &[usize]) -> Choice {
+    fn choose(
+        &self,
+        path: &str,
+        question: &Question<'_>,
+        passed: impl Fn(usize) -> bool,
+    ) -> Choice {
         let asked = Asked {
             path,
             method: question.method,
@@ -542,10 +611,7 @@ impl Router {
             let meets = |conditions: &Conditions| {
                 conditions.meets(question.head, question.method, question.host.as_deref())
             };
-            if !rule.covers(path)
-                || !rule.conditions.as_ref().is_none_or(meets)
-                || passed.contains(&index)
-            {
+            if !rule.covers(path) || !rule.conditions.as_ref().is_none_or(meets) || passed(index) {
                 continue;
             }
             if question.kind == RouteKind::WebSocket && rule.app.application.websocket().is_none() {
@@ -797,7 +863,7 @@ mod tests {
 
     /// `app | root_path | path_info`, or status and reason.
     fn answer(router: &Router, head: &Parts, upgrade: bool, prefix: Option<&str>) -> String {
-        match router.route(head, upgrade, None, prefix) {
+        match router.route(head, upgrade, None, prefix, None) {
             Ok(Routed { rule, at, .. }) => {
                 assert_eq!(rule.app.name, at.rule.app);
                 let path = at.path_info(head).escape_ascii();
@@ -832,7 +898,7 @@ mod tests {
             "WS" => ("GET", true),
             method => (method, false),
         };
-        match router.route(&head(method, target, &headers), upgrade, None, None) {
+        match router.route(&head(method, target, &headers), upgrade, None, None, None) {
             Ok(routed) => routed.rule.app.name.to_string(),
             Err(refusal) => refusal.status.as_u16().to_string(),
         }
@@ -1279,7 +1345,7 @@ mod tests {
             ("/", "catch-all", None),
         ] {
             let head = head("GET", target, &[]);
-            let at = router.route(&head, false, None, None).unwrap().at;
+            let at = router.route(&head, false, None, None, None).unwrap().at;
             let route = at.route.as_ref().map(|route| &*route.template);
             assert_eq!((at.rule.name.as_str(), route), (name, template));
         }

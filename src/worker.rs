@@ -104,6 +104,12 @@ impl Started {
         Some(&self.loaded.iter().find(stuck)?.config.name)
     }
 
+    /// Lets the shares of an overlay count for every request that comes from now on; those in flight end
+    /// as they began.
+    pub(crate) fn take_on(&self, overlay: &Overlay) {
+        self.dispatcher.set_live(overlay);
+    }
+
     /// What there is to tell of the migration since this was last asked.
     pub fn observe(&self) -> Observations {
         self.dispatcher.observe()
@@ -131,6 +137,7 @@ pub enum Shutdown {
 
 /// Runs one worker on this thread until `stop` is cancelled and everything has drained.
 ///
+/// `overlay` is what has been changed since the configuration was written.
 /// `report` is called once, with what failed or when everything has started; its future runs beside the
 /// worker and must end once [`Started::finished`] is cancelled.
 ///
@@ -139,6 +146,7 @@ pub enum Shutdown {
 pub fn run<R>(
     host: &dyn Host,
     config: Arc<Config>,
+    overlay: Overlay,
     listeners: Vec<Listener>,
     stop: CancellationToken,
     report: R,
@@ -152,7 +160,7 @@ where
     let threads = config.io_threads;
     let io = IoThreads::start(threads, move |handle, lead| async move {
         let started = match loaded {
-            Ok(loaded) => Worker::start(config, loaded, Drain::new(handle, stop)).await,
+            Ok(loaded) => Worker::start(config, loaded, &overlay, Drain::new(handle, stop)).await,
             Err(error) => Err(error),
         };
         match started {
@@ -197,6 +205,7 @@ impl Worker {
     pub async fn start(
         config: Arc<Config>,
         loaded: Vec<Loaded>,
+        overlay: &Overlay,
         drain: Drain,
     ) -> Result<Self, LoadError> {
         let names: Vec<Arc<str>> = loaded
@@ -210,7 +219,7 @@ impl Worker {
                 return Err(error);
             }
         }
-        match Self::assemble(&config, &loaded, &metrics).await {
+        match Self::assemble(&config, &loaded, overlay, &metrics).await {
             Ok((router, ready)) => {
                 let access_log = open_access_log(&config, &metrics);
                 let dispatcher = Dispatcher::new(
@@ -238,6 +247,7 @@ impl Worker {
     async fn assemble(
         config: &Config,
         loaded: &[Loaded],
+        overlay: &Overlay,
         metrics: &Metrics,
     ) -> Result<(Router, Ready), LoadError> {
         let mut apps = Vec::new();
@@ -262,7 +272,7 @@ impl Worker {
             };
             apps.push((Arc::new(entry), routes));
         }
-        match Router::build(&config.rules, &config.root_path, &apps, &Overlay::default()) {
+        match Router::build(&config.rules, &config.root_path, &apps, overlay) {
             Ok(router) => {
                 let ready = Ready {
                     apps: reports,

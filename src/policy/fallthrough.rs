@@ -63,6 +63,22 @@ impl Replay {
         drop(state);
         Some(Body::replayed(reader))
     }
+
+    /// The whole of a short body, where the first reader has read it to its end.
+    pub fn into_bytes(self) -> Option<Bytes> {
+        let state = self.shared.lock();
+        let ended = state
+            .source
+            .as_ref()
+            .is_some_and(http_body::Body::is_end_stream);
+        if !ended || state.kept.is_lost() || state.kept.in_file > 0 {
+            return None;
+        }
+        Some(match state.kept.pieces.as_slice() {
+            [only] => only.clone(),
+            pieces => pieces.concat().into(),
+        })
+    }
 }
 
 impl Drop for Replay {
@@ -236,13 +252,18 @@ impl Kept {
 
     /// Keeps a piece that the first reader gets; the task writes it to the file, where it goes there.
     fn keep(&mut self, piece: &Bytes) -> Option<JoinHandle<io::Result<File>>> {
-        let length = piece.len() as u64;
-        if self.lost || length == 0 {
+        if self.lost {
             return None;
         }
-        if self.in_file == 0 && self.in_memory + length <= self.memory {
-            self.pieces.push(piece.clone());
-            self.in_memory += length;
+        let room = usize::try_from(self.memory - self.in_memory).unwrap_or(usize::MAX);
+        let mut piece = piece.clone();
+        if self.in_file == 0 && room > 0 {
+            let first = piece.split_to(room.min(piece.len()));
+            self.in_memory += first.len() as u64;
+            self.pieces.push(first);
+        }
+        let length = piece.len() as u64;
+        if length == 0 {
             return None;
         }
         if self.in_file + length > self.most_in_file {
@@ -254,7 +275,7 @@ impl Kept {
             return None;
         }
         self.in_file += length;
-        let (file, piece) = (self.file.take(), piece.clone());
+        let file = self.file.take();
         Some(tokio::task::spawn_blocking(move || {
             let mut file = match file {
                 Some(file) => file,
