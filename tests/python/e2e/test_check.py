@@ -7,6 +7,7 @@ framework says what it has: where its hooks, its extensions and its own pages ar
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +15,8 @@ from e2e.wire import FOR_TESTS
 
 if TYPE_CHECKING:
     from support import Command, StartCommand
+
+STRANGLER = Path(__file__).parents[3] / "examples" / "strangler"
 
 FASTAPI = """
     from fastapi import Depends, FastAPI
@@ -287,3 +290,16 @@ def test_what_only_python_can_decide_and_what_cannot_be_read_are_listed(check: C
     """
     found, code = check.findings(new, "", frameworks=(FASTAPI, hidden))
     assert (list(found), code) == (["inexact GET /even/{number}", "unreadable old"], 0)
+
+
+def test_the_example_of_a_migration_passes(command: StartCommand, tmp_path: Path) -> None:
+    process = command(
+        "check",
+        "--config",
+        "shop.toml",
+        cwd=STRANGLER,
+        env={"SHOP_DATA": str(tmp_path)},
+        ready=False,
+    )
+    assert process.wait() == 0, process.text
+    assert "Acknowledged, but not found" not in process.text
