@@ -27,7 +27,7 @@ use crate::supervisor::channel::{
     ChannelError, Failure, FailureKind, FromWorker, HEARTBEAT_INTERVAL, OBSERVATION_INTERVAL,
     Sender, ToWorker, WorkerChannel,
 };
-use crate::supervisor::{self, WorkerCommand};
+use crate::supervisor::{self, Configured, WorkerCommand};
 use crate::worker::{self, Host, Shutdown, Started};
 
 /// The argument that makes the process a worker; not for people.
@@ -94,7 +94,7 @@ fn for_workers(settings: &Settings) -> Result<serde_json::Value, String> {
 }
 
 /// The configuration as it is now, for a reload. What belongs to the supervisor stays until a restart.
-fn reread(invocation: &Invocation) -> Result<serde_json::Value, String> {
+fn reread(invocation: &Invocation) -> Result<Configured, String> {
     let text = |error: ConfigError| error.to_string();
     let settings = config::load(&invocation.sources).map_err(text)?;
     let (now, before) = (Config::new(&settings).map_err(text)?, &invocation.config);
@@ -102,11 +102,15 @@ fn reread(invocation: &Invocation) -> Result<serde_json::Value, String> {
         ("addresses", now.binds != before.binds),
         ("admin endpoint", now.admin != before.admin),
         ("number of workers", now.workers != before.workers),
+        ("state directory", now.state_dir != before.state_dir),
     ];
     for (what, _) in fixed.into_iter().filter(|(_, changed)| *changed) {
         warn!("the {what} changed in the configuration: restart the server for it");
     }
-    for_workers(&settings)
+    Ok(Configured {
+        settings: for_workers(&settings)?,
+        rules: now.rules,
+    })
 }
 
 /// A worker process.
