@@ -227,30 +227,19 @@ impl<'a> Findings<'a> {
             if self.cannot_upgrade(&place) {
                 continue; // `sockets` tells.
             }
-            let mut lost: BTreeMap<Hider, (Strength, Vec<&'a str>)> = BTreeMap::new();
+            let mut lost: BTreeMap<Hider, Vec<&'a str>> = BTreeMap::new();
             for method in self.inventory.methods_of(place.route) {
                 let way = self.inventory.way(&place, method);
-                let Some(by) = way.last().copied() else {
-                    continue;
-                };
-                let (Some((rule, _)), false) = (self.inventory.rule(by), way.contains(&place.rule))
-                else {
-                    continue;
-                };
-                // A rule that names the path says what is meant.
-                let meant = matches!(rule.matches.location, Location::Template(_));
-                if rule.app == place.app || meant {
-                    continue;
+                let reached = way.contains(&place.rule);
+                for by in way.iter().take_while(|rule| **rule != place.rule) {
+                    let hider = self.hider(*by, &place, method);
+                    let is_last = !reached && way.last() == Some(by);
+                    if let Some(hider) = hider.filter(|hider| is_last || self.misses(*hider)) {
+                        lost.entry(hider).or_default().push(method);
+                    }
                 }
-                let claim = self.inventory.claim(by, &place.asked(method));
-                let (route, strength) = match claim {
-                    Some((route, Strength::Route)) => (Some(route), Strength::Route),
-                    _ => (None, Strength::Nothing),
-                };
-                let entry = lost.entry((by, route));
-                entry.or_insert((strength, Vec::new())).1.push(method);
             }
-            for (hider, (_, methods)) in lost {
+            for (hider, methods) in lost {
                 if self.is_broad(hider, &place) {
                     broad
                         .entry(hider)
@@ -264,6 +253,27 @@ impl<'a> Findings<'a> {
         for (hider, hidden) in broad {
             self.many_hidden(hider, &hidden);
         }
+    }
+
+    /// What of another application a rule gives to requests for a route, unless it says itself that it is meant.
+    fn hider(&self, by: usize, place: &Place<'_>, method: &str) -> Option<Hider> {
+        let (rule, _) = self.inventory.rule(by)?;
+        let route = match self.inventory.claim(by, &place.asked(method)) {
+            Some((route, Strength::Route)) => Some(route),
+            _ => None,
+        };
+        let named = matches!(rule.matches.location, Location::Template(_));
+        (rule.app != place.app && !(named && route.is_some())).then_some((by, route))
+    }
+
+    /// Whether a rule names a path that its application does not define: then a part is too much, unless the
+    /// answer is passed on.
+    fn misses(&self, (by, route): Hider) -> bool {
+        let Some((rule, app)) = self.inventory.rule(by) else {
+            return false;
+        };
+        let named = matches!(rule.matches.location, Location::Template(_));
+        named && route.is_none() && app.is_readable() && rule.fallthrough.is_none()
     }
 
     /// Whether what hides a route takes much more than that: a whole rule, or a route with a parameter for
@@ -336,7 +346,7 @@ impl<'a> Findings<'a> {
         };
         let Some(owner) = route.and_then(|id| self.place_of(rule, id)) else {
             let why = if app.is_readable() {
-                "which does not define them"
+                "which does not define it"
             } else {
                 "whose router cannot be read"
             };
@@ -344,11 +354,11 @@ impl<'a> Findings<'a> {
                 Category::HiddenByRule,
                 &by.name,
                 format!(
-                    "`{}` gets all that the rule `{}` matches, {why}: {count} of other applications cannot be reached",
-                    by.app, by.name
+                    "the rule `{}` leads {count} of other applications to `{}`, {why}",
+                    by.name, by.app
                 ),
-                "let the application own its routes (`when = \"owned\"`), give it a longer prefix, or put the rule \
-                 below those of the others"
+                "add `when = \"owned\"` to the rule, so that it matches only what its application defines; or give it a longer \
+                 prefix, or put it below the rules of the others"
                     .into(),
                 below,
                 Vec::new(),
@@ -892,7 +902,7 @@ mod tests {
     use super::super::testing::{config_of, report, rule, template};
     use super::*;
     use crate::app::{Hook, SocketUse};
-    use crate::config::rule::{CanaryConfig, Percent, ShadowConfig, Sticky};
+    use crate::config::rule::{CanaryConfig, FallthroughConfig, Percent, ShadowConfig, Sticky};
     use crate::config::{RuleConfig, RuleMatch};
     use crate::supervisor::channel::AppReport;
 
@@ -924,6 +934,15 @@ mod tests {
     fn ids(report: &CheckReport) -> Vec<&str> {
         let findings = report.findings.iter();
         findings.map(|finding| finding.id.as_str()).collect()
+    }
+
+    fn canary(percent: &str) -> CanaryConfig {
+        CanaryConfig {
+            percent: percent.parse().unwrap(),
+            sticky: Sticky::Client,
+            testers: Vec::new(),
+            rollback: None,
+        }
     }
 
     fn notes_of(report: &mut AppReport) -> &mut Notes {
@@ -993,13 +1012,9 @@ mod tests {
 
     #[test]
     fn a_route_that_is_on_its_way_is_no_finding() {
-        let canary = CanaryConfig {
-            percent: Percent::ALL,
-            sticky: Sticky::Client,
-            testers: Vec::new(),
-            rollback: None,
-        };
-        let plain = rule("new", template("/items/{id}"));
+        let canary = canary("100");
+        let mut plain = rule("new", template("/items/{id}"));
+        plain.matches.owned = true;
         let header = {
             let mut rule = rule("new", RuleMatch::owned());
             let beta = ("x-beta".parse().unwrap(), "1".parse().unwrap());
@@ -1042,17 +1057,48 @@ mod tests {
         );
         assert_eq!(
             found.findings[1].problem,
-            "`new` gets all that the rule `mount /api` matches, which does not define them: a route of other \
-             applications cannot be reached"
+            "the rule `mount /api` leads a route of other applications to `new`, which does not define it"
         );
         reports[0].routes = Err("the router of `new` cannot be read".into());
         let found = check(rules(), &reports);
         assert_eq!(ids(&found), ["hidden-by-rule mount /api", "unreadable new"]);
-        assert!(
-            found.findings[0]
-                .problem
-                .contains("cannot be read: 2 routes")
-        );
+        assert!(found.findings[0].problem.contains("leads 2 routes"));
+    }
+
+    #[test]
+    fn a_rule_that_names_a_path_of_which_its_application_knows_less_is_found() {
+        let found = |policy: &str, owned: bool| {
+            let (_, reports) = owned_by_new();
+            let mut moving = rule("new", template("/items/{id}"));
+            moving.matches.owned = owned;
+            match policy {
+                "canary" => moving.canary = Some(canary("10")),
+                "fallthrough" => {
+                    let statuses = vec![http::StatusCode::METHOD_NOT_ALLOWED];
+                    moving.fallthrough = Some(FallthroughConfig::new(statuses));
+                }
+                _ => {}
+            }
+            let rules = vec![moving, rule("old", RuleMatch::mount(""))];
+            check(rules, &reports).findings
+        };
+        fn owned_by_new() -> (Vec<RuleConfig>, [AppReport; 2]) {
+            owned(&["GET /items/{id}"], &["GET,POST /items/<id>"])
+        }
+        for (policy, owned, expected) in [
+            ("", false, 1),
+            ("", true, 0),
+            ("canary", false, 1),
+            ("canary", true, 0),
+            ("fallthrough", false, 0),
+        ] {
+            let findings = found(policy, owned);
+            assert_eq!(findings.len(), expected, "{policy} {owned} {findings:?}");
+            for finding in findings {
+                assert_eq!(finding.id, "hidden-by-rule template /items/{id}");
+                assert_eq!(finding.routes[0].methods, Some(vec!["POST".to_owned()]));
+            }
+        }
     }
 
     #[test]
