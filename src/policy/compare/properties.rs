@@ -194,7 +194,7 @@ fn pointers(value: &Value, at: &str, found: &mut Vec<String>) {
 }
 
 proptest! {
-    #![proptest_config(settings(150))]
+    #![proptest_config(settings(100))]
 
     #[test]
     fn an_answer_equals_itself(answer in any_answer(), config in config()) {

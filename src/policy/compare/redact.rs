@@ -178,7 +178,6 @@ fn names_a_secret(text: &str) -> bool {
         let after = text.get(start + word.len()..).unwrap_or_default();
         let quote = |character| matches!(character, '"' | '\'' | '\\' | ']');
         let is_name = matches!(before, Some('"' | '\'' | '<'))
-            || after.starts_with(quote)
             || after
                 .trim_start_matches(quote)
                 .trim_start()
