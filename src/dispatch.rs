@@ -201,10 +201,9 @@ impl Dispatcher {
         let forwarded = forwarded::resolve(head, conn, &self.config.forwarded);
         record.seen_from(forwarded.origin);
         let client = forwarded.origin.client.map(|client| client.ip());
-        let Routed { rule, at, .. } =
+        let Routed { app, at, .. } =
             self.router
                 .route(head, upgrade, client, forwarded.prefix.as_deref())?;
-        let app = &rule.app;
         record.routed(app, &at);
         Ok((app, at, forwarded.origin))
     }

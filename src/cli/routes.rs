@@ -390,6 +390,7 @@ mod tests {
             routes: Ok(RouteTable {
                 routes: routes.iter().map(|text| route(text)).collect(),
             }),
+            bridges: Vec::new(),
         }
     }
 
