@@ -10,6 +10,7 @@ use twinspan::app::{AppError, Application, BoxFuture, Description, Interface, Re
 use twinspan::config::{self, AppConfig, Config, Sources};
 use twinspan::error::LoadError;
 use twinspan::listen::Listener;
+use twinspan::migrate::live::Overlay;
 use twinspan::worker::{self, Finished, Host};
 
 #[derive(Debug)]
@@ -50,11 +51,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     let listeners = config.binds.iter().map(bind).collect::<Result<_, _>>()?;
     let stop = CancellationToken::new();
     let interrupted = stop.clone();
-    worker::run(&Native, config, listeners, stop, |_started| {
-        Box::pin(async move {
-            let _ = tokio::signal::ctrl_c().await;
-            interrupted.cancel();
-        })
-    })?;
+    worker::run(
+        &Native,
+        config,
+        Overlay::default(),
+        listeners,
+        stop,
+        |_started| {
+            Box::pin(async move {
+                let _ = tokio::signal::ctrl_c().await;
+                interrupted.cancel();
+            })
+        },
+    )?;
     Ok(())
 }

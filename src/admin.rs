@@ -300,13 +300,16 @@ mod tests {
         app.begin();
         app.end(StatusCode::BAD_GATEWAY, std::time::Duration::ZERO);
         app.begin();
+        let drain = Drain::new(tokio::runtime::Handle::current(), CancellationToken::new());
+        let router = Router::new(Vec::new(), "");
+        let dispatcher = Dispatcher::new(Arc::default(), router, metrics, None, drain);
         InProcess {
             started: Started {
                 ready: Ready {
                     apps: Vec::new(),
                     warnings: Vec::new(),
                 },
-                metrics,
+                dispatcher,
                 loaded: Vec::new(),
                 finished: CancellationToken::new(),
             },

@@ -74,6 +74,11 @@ pub trait Application: Send + Sync + fmt::Debug + 'static {
         None
     }
 
+    /// Whether requests wait for the application: it has no time for what can be left out.
+    fn is_busy(&self) -> bool {
+        self.pool().is_some_and(|load| load.waiting > 0)
+    }
+
     /// Returns when so many of its threads are stuck that only a new process helps; each time that comes
     /// about. For one who waits.
     fn exhausted(&self) -> BoxFuture<'_, ()> {
@@ -173,6 +178,8 @@ pub struct Request {
     /// Who asked, as seen by the first proxy that is trusted.
     pub origin: Origin,
     pub conn: Arc<ConnInfo>,
+    /// A copy of a request that was answered by another application: what comes of it reaches no client.
+    pub is_copy: bool,
     /// Where interim responses go; `None` where the protocol has none (HTTP/1.0), or hyper no way to send
     /// them (HTTP/2), and for an upgrade.
     pub interim: Option<Interim>,
@@ -292,6 +299,52 @@ pub struct LifespanError {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteTable {
     pub routes: Vec<Route>,
+    #[serde(default)]
+    pub notes: Notes,
+}
+
+impl RouteTable {
+    /// A table without notes.
+    pub fn new(routes: Vec<Route>) -> Self {
+        Self {
+            routes,
+            notes: Notes::default(),
+        }
+    }
+}
+
+/// What stands around the routes of an application and does not move with them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Notes {
+    /// Functions that Flask and Quart run before views.
+    pub before_request: Vec<Hook>,
+    /// Dotted names, outermost first: Django's `MIDDLEWARE`, those of Starlette and FastAPI, wrappers.
+    pub middleware: Vec<String>,
+    /// What needs the socket of the connection.
+    pub sockets: Vec<SocketUse>,
+}
+
+/// A function that runs before views.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hook {
+    /// Dotted.
+    pub name: String,
+    /// The blueprint that it belongs to; `None` for the whole application.
+    pub scope: Option<String>,
+    pub file: Option<String>,
+    pub line: Option<u32>,
+}
+
+/// Something that takes the socket of a connection, which no WSGI application gets from this server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SocketUse {
+    /// As it is installed: `flask-sock`, `Flask-SocketIO (threading)`.
+    pub extension: String,
+    /// The view that does it, where it is one.
+    pub endpoint: Option<String>,
+    pub file: Option<String>,
+    pub line: Option<u32>,
 }
 
 /// One route of an application.
@@ -315,6 +368,31 @@ pub struct Route {
     pub endpoint: Option<String>,
     pub file: Option<String>,
     pub line: Option<u32>,
+    /// Dotted names of what runs before the view and may refuse (dependencies, security schemes); `None`
+    /// where that cannot be known.
+    #[serde(default)]
+    pub guards: Option<Vec<String>>,
+}
+
+/// A template with every parameter alike. Frameworks write the same path differently (`/items/{id}`,
+/// `/items/<int:id>`): two that have the same shape are one path to a reader.
+pub fn shape(template: &str) -> String {
+    let mut shape = String::with_capacity(template.len());
+    let mut depth = 0_usize;
+    for char in template.chars() {
+        match char {
+            '{' | '<' => {
+                if depth == 0 {
+                    shape.push_str("{}");
+                }
+                depth += 1;
+            }
+            '}' | '>' => depth = depth.saturating_sub(1),
+            _ if depth == 0 => shape.push(char),
+            _ => {}
+        }
+    }
+    shape
 }
 
 /// What a route answers.
@@ -402,5 +480,22 @@ impl RoutesError {
     /// The routes are known, and one of them is the problem.
     pub fn is_of_a_route(&self) -> bool {
         matches!(self, Self::Route { .. })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_alike_however_they_are_written() {
+        for (template, same) in [
+            ("/items/{id}", "/items/{}"),
+            ("/items/<int:id>/x", "/items/{}/x"),
+            ("/f/{path:path}", "/f/{}"),
+            ("/r/{n:[0-9]{2}}/y", "/r/{}/y"),
+        ] {
+            assert_eq!(shape(template), same);
+        }
     }
 }

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
+use crate::policy::fallthrough::Replayed;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
@@ -87,6 +88,8 @@ enum Inner {
     Full(Bytes),
     Incoming(hyper::body::Incoming),
     Channel(Receiver),
+    /// Can be read a second time.
+    Replayed(Replayed),
     Failed(BodyError),
 }
 
@@ -97,6 +100,7 @@ impl fmt::Debug for Body {
             Inner::Full(_) => "Body::Full",
             Inner::Incoming(_) => "Body::Incoming",
             Inner::Channel(_) => "Body::Channel",
+            Inner::Replayed(_) => "Body::Replayed",
             Inner::Failed(_) => "Body::Failed",
         })
     }
@@ -105,6 +109,11 @@ impl fmt::Debug for Body {
 impl Body {
     pub fn empty() -> Self {
         Self::default()
+    }
+
+    /// One that can be read a second time.
+    pub(crate) fn replayed(replayed: Replayed) -> Self {
+        Inner::Replayed(replayed).into()
     }
 
     /// Looks at what is on its way already, so that the application finds a small body whole.
@@ -341,6 +350,7 @@ impl http_body::Body for Inner {
                 }
             },
             Self::Channel(receiver) => receiver.poll_frame(cx),
+            Self::Replayed(replayed) => Pin::new(replayed).poll_frame(cx),
             Self::Failed(error) => Poll::Ready(Some(Err(error.clone()))),
         }
     }
@@ -351,6 +361,7 @@ impl http_body::Body for Inner {
             Self::Full(_) | Self::Failed(_) => false,
             Self::Incoming(incoming) => incoming.is_end_stream(),
             Self::Channel(receiver) => receiver.is_end_stream(),
+            Self::Replayed(replayed) => replayed.is_end_stream(),
         }
     }
 
@@ -359,6 +370,7 @@ impl http_body::Body for Inner {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Incoming(incoming) => incoming.size_hint(),
+            Self::Replayed(replayed) => replayed.size_hint(),
             Self::Channel(_) | Self::Failed(_) => SizeHint::default(),
         }
     }

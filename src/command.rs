@@ -9,17 +9,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
 use crate::admin;
 use crate::app::BoxFuture;
-use crate::cli::{self, Action, Ended, Invocation, RouteListing};
+use crate::cli::{self, Action, Ended, Inventory, Invocation, RouteListing};
 use crate::config::{self, Config, ConfigError, Settings};
 use crate::error::{Exit, LoadError};
 use crate::logging;
+use crate::migrate::live::{Overlay, TakenOn};
 use crate::supervisor::channel::{
-    ChannelError, Failure, FailureKind, FromWorker, HEARTBEAT_INTERVAL, ToWorker, WorkerChannel,
+    ChannelError, Failure, FailureKind, FromWorker, HEARTBEAT_INTERVAL, OBSERVATION_INTERVAL,
+    Sender, ToWorker, WorkerChannel,
 };
 use crate::supervisor::{self, WorkerCommand};
 use crate::worker::{self, Host, Shutdown, Started};
@@ -121,21 +124,24 @@ fn work(host: &dyn Host) -> Exit {
         }
     };
     logging::init(config.log_level);
+    let overlay = start.overlay;
     let stop = CancellationToken::new();
     let failed = Arc::new(AtomicBool::new(false));
     let report = {
         let (stop, failed) = (stop.clone(), Arc::clone(&failed));
+        let rules = config.rules.clone();
+        let mut taken_on = TakenOn::new(rules, overlay.clone());
         move |started: Result<Started, LoadError>| -> BoxFuture<'static, ()> {
             failed.store(started.is_err(), Ordering::Relaxed);
             Box::pin(async move {
-                if let Err(error) = talk(channel, started, &stop).await {
+                if let Err(error) = talk(channel, started, &mut taken_on, &stop).await {
                     debug!(%error, "the supervisor has gone");
                 }
                 stop.cancel();
             })
         }
     };
-    match worker::run(host, config, listeners, stop, report) {
+    match worker::run(host, config, overlay, listeners, stop, report) {
         Err(error) => {
             error!(%error, "the worker cannot run");
             Exit::Internal
@@ -149,6 +155,7 @@ fn work(host: &dyn Host) -> Exit {
 async fn talk(
     channel: WorkerChannel,
     started: Result<Started, LoadError>,
+    taken_on: &mut TakenOn,
     stop: &CancellationToken,
 ) -> Result<(), ChannelError> {
     let started = match started {
@@ -161,11 +168,15 @@ async fn talk(
         .await?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut heartbeat = tokio::time::interval(HEARTBEAT_INTERVAL);
+    let mut observations = tokio::time::interval(OBSERVATION_INTERVAL);
+    // What was not told in time is told with the next.
+    observations.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut leaving = false;
     loop {
         tokio::select! {
             () = started.finished.cancelled() => break,
             _ = heartbeat.tick() => to_supervisor.send(&FromWorker::Heartbeat).await?,
+            _ = observations.tick() => tell_observed(&started, &to_supervisor).await?,
             Some(()) = terminate.recv() => {
                 to_supervisor.send(&FromWorker::Draining).await?;
                 stop.cancel();
@@ -183,13 +194,41 @@ async fn talk(
                     to_supervisor.send(&counters).await?;
                 }
                 Some(ToWorker::Drain) => stop.cancel(),
+                Some(ToWorker::Prepare(overlay)) => {
+                    let version = overlay.version;
+                    let problem = taken_on.prepare(overlay).err();
+                    let prepared = FromWorker::Prepared { version, problem };
+                    to_supervisor.send(&prepared).await?;
+                }
+                Some(ToWorker::Commit { version }) => {
+                    if let Some(overlay) = taken_on.commit(version) {
+                        started.take_on(overlay);
+                        to_supervisor.send(&FromWorker::Committed { version }).await?;
+                    }
+                }
+                Some(ToWorker::Abort { version }) => taken_on.abort(version),
                 // A worker does not outlive its supervisor.
                 None => return Ok(()),
             },
         }
     }
+    tell_observed(&started, &to_supervisor).await?;
     let counters = FromWorker::Counters(started.snapshot());
     to_supervisor.send(&counters).await
+}
+
+/// Tells what the worker has seen since it last told, if there is anything.
+async fn tell_observed(
+    started: &Started,
+    to_supervisor: &Sender<FromWorker>,
+) -> Result<(), ChannelError> {
+    let observations = started.observe();
+    if observations.is_empty() {
+        return Ok(());
+    }
+    to_supervisor
+        .send(&FromWorker::Observed(observations))
+        .await
 }
 
 /// `twinspan routes`: starts the applications, because some define routes while they start, and stops them again.
@@ -211,7 +250,8 @@ fn list_routes(config: Config, host: &dyn Host, json: bool) -> Result<Exit, Ende
             Box::pin(std::future::ready(()))
         }
     };
-    worker::run(host, Arc::clone(&config), Vec::new(), stop, report)
+    let overlay = Overlay::default();
+    worker::run(host, Arc::clone(&config), overlay, Vec::new(), stop, report)
         .map_err(|error| internal(error.to_string()))?;
     let ready = receive
         .recv()
@@ -220,7 +260,9 @@ fn list_routes(config: Config, host: &dyn Host, json: bool) -> Result<Exit, Ende
             text: Failure::from(error).to_string(),
             exit: Exit::Application,
         })?;
-    let listing = RouteListing::new(&config, &ready.apps);
+    let inventory =
+        Inventory::new(&config, &ready.apps).map_err(|error| internal(error.to_string()))?;
+    let listing = RouteListing::new(&config, &inventory);
     let text = if json {
         serde_json::to_string_pretty(&listing).map_err(|error| internal(error.to_string()))?
     } else {

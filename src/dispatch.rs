@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
@@ -21,10 +22,15 @@ use crate::app::{AppError, ConnInfo, Origin, Request, Response};
 use crate::body::{Body, BodyError, DRAIN_BYTES, Rest};
 use crate::config::{Config, Limits, Timeouts};
 use crate::drain::Drain;
+use crate::http::forwarded::Forwarded;
 use crate::http::{Control, Interim, forwarded, strict};
 use crate::metrics::access_log::{AccessLog, Entry};
 use crate::metrics::{Metrics, RefusedBy};
-use crate::route::{App, MountPoint, Refusal, Routed, Router, RuleInfo};
+use crate::migrate::live::Overlay;
+use crate::migrate::observe::{Observations, Side};
+use crate::policy::fallthrough::replayable;
+use crate::policy::shadow::{SHADOW_HEADER, ShadowCopy};
+use crate::route::{App, Passed, PassedWhy, Refusal, Routed, Router, Rule, RuleInfo, Trail};
 use crate::ws::{self, Handshake};
 
 /// Everything that connections of one worker share.
@@ -32,6 +38,8 @@ use crate::ws::{self, Handshake};
 pub struct Dispatcher {
     config: Arc<Config>,
     router: Router,
+    /// Whether any rule may send copies of requests.
+    copies: bool,
     metrics: Arc<Metrics>,
     access_log: Option<AccessLog>,
     drain: Drain,
@@ -45,9 +53,14 @@ impl Dispatcher {
         access_log: Option<AccessLog>,
         drain: Drain,
     ) -> Arc<Self> {
+        let policies = router.rules().iter().flat_map(|rule| &rule.policies);
+        let copies = policies
+            .into_iter()
+            .any(|policies| policies.shadow.is_some());
         Arc::new(Self {
             config,
             router,
+            copies,
             metrics,
             access_log,
             drain,
@@ -72,6 +85,35 @@ impl Dispatcher {
 
     pub(crate) fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
+    }
+
+    /// Lets the shares of an overlay count for every request that comes from now on.
+    pub(crate) fn set_live(&self, overlay: &Overlay) {
+        self.router.set_live(&self.config.rules, overlay);
+    }
+
+    /// What there is to tell of the migration since this was last asked.
+    pub fn observe(&self) -> Observations {
+        let mut observations = Observations::default();
+        let mut seen: Vec<&Arc<App>> = Vec::new();
+        for rule in self.router.rules() {
+            if let Some(traffic) = &rule.app.traffic
+                && !seen.iter().any(|app| Arc::ptr_eq(app, &rule.app))
+            {
+                observations.traffic.extend(traffic.take());
+                seen.push(&rule.app);
+            }
+            let Some(policies) = rule.policies.as_deref() else {
+                continue;
+            };
+            if let Some(canary) = &policies.canary {
+                observations.canaries.extend(canary.take());
+            }
+            if let Some(shadow) = &policies.shadow {
+                shadow.take(&mut observations);
+            }
+        }
+        observations
     }
 
     /// Notes a request that was refused before it had a head.
@@ -138,7 +180,7 @@ impl Dispatcher {
             response.headers_mut().remove(CONNECTION);
             record.resets_connection = false;
         }
-        record.status = response.status();
+        record.answered(&response);
         response.map(|body| Tracked {
             // On HTTP/1.1 a body with a length has no place for them (RFC 9112 §6.2).
             trailers: version >= Version::HTTP_2 && body.has_trailers(),
@@ -169,24 +211,121 @@ impl Dispatcher {
                 record.unread = Some(Unread { rest, expects });
             }
         }
-        let (app, at, origin) = routed?;
+        let (
+            Routed {
+                rule,
+                app,
+                at,
+                trail,
+                ..
+            },
+            forwarded,
+        ) = routed?;
         let has_interim = head.version == Version::HTTP_11 && !upgrade;
         let request = Box::new(Request {
             head,
             body,
             at,
-            origin,
+            origin: forwarded.origin,
             conn,
             interim: has_interim.then(|| Interim::new(&record.control)),
+            is_copy: false,
         });
         if upgrade {
             return Ok(self.connect(app, request, &record.control).await);
         }
-        let answer = app.application.call(request).await;
+        let (app, answer) = match trail {
+            None => (app, app.application.call(request).await),
+            Some(trail) => {
+                let prefix = forwarded.prefix.as_deref();
+                self.follow((rule, app), request, trail, prefix, record)
+                    .await
+            }
+        };
         if has_interim {
             record.control.end_interim().await;
         }
         Ok(answer.unwrap_or_else(|error| failed(app, &error)))
+    }
+
+    /// Answers a request that rules with policies have to do with.
+    async fn follow<'a>(
+        &'a self,
+        (mut rule, mut app): (&'a Rule, &'a Arc<App>),
+        mut request: Box<Request>,
+        mut trail: Box<Trail>,
+        prefix: Option<&str>,
+        record: &mut Record,
+    ) -> (&'a Arc<App>, Result<Response, AppError>) {
+        record.copy = self.copy_of(&mut request, &trail, prefix);
+        loop {
+            if let Some(copy) = &mut record.copy {
+                copy.answered_by(app, &request.at);
+            }
+            let policies = rule.policies.as_deref();
+            let falls = policies.and_then(|policies| policies.fallthrough.as_ref());
+            let Some(falls) = falls.filter(|it| it.methods.contains(&request.head.method)) else {
+                return (app, app.application.call(request).await);
+            };
+            let (head, origin, conn) = (
+                request.head.clone(),
+                request.origin,
+                Arc::clone(&request.conn),
+            );
+            // Nothing of an answer that is dropped may reach the client, not even a hint.
+            let interim = request.interim.take();
+            let (body, replay) =
+                replayable(std::mem::take(&mut request.body), falls.memory, falls.file);
+            request.body = body;
+            let passed = Passed {
+                rule: record.index,
+                route: request.at.route.clone(),
+                why: PassedWhy::Fallthrough,
+            };
+            let answer = app.application.call(request).await;
+            let status = match &answer {
+                Ok(response) if falls.statuses.contains(&response.status()) => response.status(),
+                _ => return (app, answer),
+            };
+            trail.passed.push(passed);
+            let client = origin.client.map(|client| client.ip());
+            let next = self.router.route(&head, false, client, prefix, Some(trail));
+            let (Ok(next), Some(body)) = (next, replay.rewind()) else {
+                return (app, answer);
+            };
+            drop(answer);
+            record.passed_on(status);
+            record.routed(&next);
+            request = Box::new(Request {
+                head,
+                body,
+                at: next.at,
+                origin,
+                conn,
+                interim,
+                is_copy: false,
+            });
+            (rule, app) = (next.rule, next.app);
+            let Some(next) = next.trail else {
+                return (app, app.application.call(request).await);
+            };
+            trail = next;
+        }
+    }
+
+    /// The copy of a request that a rule which has passed it on wants to have, if it does.
+    fn copy_of(
+        &self,
+        request: &mut Request,
+        trail: &Trail,
+        prefix: Option<&str>,
+    ) -> Option<Box<ShadowCopy>> {
+        trail.passed.iter().find_map(|passed| {
+            let (rule, app, at) = self.router.passed_at(passed, &request.head, prefix)?;
+            let shadow = rule.policies.as_ref()?.shadow.as_ref()?;
+            let share = trail.live.shares(passed.rule).shadow;
+            shadow.copy(share, app, at, request).map(Box::new)
+        })
     }
 
     /// Where a request belongs, and where it came from.
@@ -196,16 +335,19 @@ impl Dispatcher {
         upgrade: bool,
         conn: &ConnInfo,
         record: &mut Record,
-    ) -> Result<(&Arc<App>, MountPoint, Origin), Refusal> {
+    ) -> Result<(Routed<'_>, Forwarded), Refusal> {
         strict::check(head)?;
+        if self.copies {
+            // Only the server says so: an application may undo what it did for a copy.
+            head.headers.remove(SHADOW_HEADER);
+        }
         let forwarded = forwarded::resolve(head, conn, &self.config.forwarded);
         record.seen_from(forwarded.origin);
         let client = forwarded.origin.client.map(|client| client.ip());
-        let Routed { app, at, .. } =
-            self.router
-                .route(head, upgrade, client, forwarded.prefix.as_deref())?;
-        record.routed(app, &at);
-        Ok((app, at, forwarded.origin))
+        let prefix = forwarded.prefix.as_deref();
+        let routed = self.router.route(head, upgrade, client, prefix, None)?;
+        record.routed(&routed);
+        Ok((routed, forwarded))
     }
 
     async fn connect(
@@ -375,8 +517,20 @@ struct Record {
     began: Instant,
     app: Option<Arc<App>>,
     rule: Option<Arc<RuleInfo>>,
+    /// The place of the rule in the table.
+    index: usize,
+    /// The place of the route in the application's table.
+    route: Option<usize>,
+    method: Method,
+    /// Rules with a canary that matched, and on which side of each the request was.
+    sides: Vec<(usize, Side)>,
+    copy: Option<Box<ShadowCopy>>,
     status: StatusCode,
+    /// From the beginning to the response head.
+    took: Option<Duration>,
     sent: u64,
+    /// The application gave up within its response.
+    broken: bool,
     /// The response reached its end.
     complete: bool,
     /// A broken response resets the connection.
@@ -423,6 +577,13 @@ impl Record {
             began: Instant::now(),
             app: None,
             rule: None,
+            index: 0,
+            route: None,
+            method: head.method.clone(),
+            sides: Vec::new(),
+            copy: None,
+            took: None,
+            broken: false,
             status: StatusCode::from_u16(CLIENT_CLOSED_REQUEST).unwrap_or_default(),
             sent: 0,
             complete: false,
@@ -454,10 +615,71 @@ impl Record {
         }
     }
 
-    fn routed(&mut self, app: &Arc<App>, at: &MountPoint) {
+    fn routed(&mut self, routed: &Routed<'_>) {
+        let Routed {
+            index,
+            app,
+            at,
+            trail,
+            ..
+        } = routed;
         app.metrics.begin();
         self.app = Some(Arc::clone(app));
         self.rule = Some(Arc::clone(&at.rule));
+        self.index = *index;
+        self.route = at.route.as_ref().map(|route| route.index);
+        if let Some(trail) = trail {
+            let passed = trail.passed.iter().filter(|it| it.why == PassedWhy::Canary);
+            let old = passed.map(|passed| (passed.rule, Side::Old));
+            for side in old.chain([(*index, Side::New)]) {
+                if !self.sides.iter().any(|(known, _)| *known == side.0) {
+                    self.sides.push(side);
+                }
+            }
+        }
+    }
+
+    /// The application has answered, and its answer counts as none.
+    fn passed_on(&mut self, status: StatusCode) {
+        if let Some(app) = self.app.take() {
+            app.metrics.end(status, self.began.elapsed());
+        }
+    }
+
+    fn answered(&mut self, response: &Response) {
+        self.status = response.status();
+        if self.app.as_ref().is_some_and(|app| app.traffic.is_some()) || !self.sides.is_empty() {
+            self.took = Some(self.began.elapsed());
+        }
+        if let Some(copy) = &mut self.copy
+            && !copy.answered(response)
+        {
+            self.copy = None;
+        }
+    }
+
+    /// Tells those who follow the migration.
+    fn observe(&mut self, app: &App) {
+        let Some(took) = self.took else {
+            return;
+        };
+        let failed = self.status.is_server_error() || self.broken;
+        if let Some(traffic) = &app.traffic {
+            traffic.observe(self.route, &self.method, failed, took);
+        }
+        for (rule, side) in &self.sides {
+            let rule = self.dispatcher.router.rules().get(*rule);
+            let policies = rule.and_then(|rule| rule.policies.as_deref());
+            if let Some(canary) = policies.and_then(|policies| policies.canary.as_ref()) {
+                canary.observe(*side, failed, took);
+            }
+        }
+        if let Some(copy) = self.copy.take()
+            && self.complete
+            && !self.dispatcher.drain.has_begun()
+        {
+            self.dispatcher.drain.spawn(copy.send());
+        }
     }
 }
 
@@ -466,11 +688,12 @@ impl Drop for Record {
         let now = Instant::now();
         self.control.request_ended(now);
         let elapsed = now.saturating_duration_since(self.began);
-        if let Some(app) = &self.app {
+        if let Some(app) = self.app.clone() {
             app.metrics.end(self.status, elapsed);
             if !self.complete {
                 app.metrics.aborted();
             }
+            self.observe(&app);
         }
         if let (Some(log), Some(line)) = (&self.dispatcher.access_log, &self.line) {
             let target = line.uri.path_and_query();
@@ -516,11 +739,14 @@ impl Tracked {
             }
         }
         self.record.sent += bytes.len() as u64;
+        if let Some(copy) = &mut self.record.copy {
+            copy.sent(&bytes);
+        }
         bytes
     }
 
     /// The body ends before the head said it would.
-    fn fell_short(&self) -> BodyError {
+    fn fell_short(&mut self) -> BodyError {
         let app = self.record.app.as_ref().map_or("", |app| &app.name);
         error!(app, "a response was shorter than its `Content-Length`");
         let error = BodyError::Aborted("shorter than its `Content-Length`".into());
@@ -528,7 +754,8 @@ impl Tracked {
         error
     }
 
-    fn broken(&self, error: &BodyError) {
+    fn broken(&mut self, error: &BodyError) {
+        self.record.broken = true;
         if self.record.resets_connection {
             self.record.control.abort();
         }

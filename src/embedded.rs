@@ -19,6 +19,7 @@ use crate::drain::Drain;
 use crate::error::LoadError;
 use crate::listen::{BindError, Listener};
 use crate::logging;
+use crate::migrate::live::Overlay;
 use crate::worker::{self, Host, Started};
 
 /// A server whose sockets are bound; clients that connect wait until it runs.
@@ -48,6 +49,15 @@ impl Server {
             let hint = "leave it out; the command has workers: `twinspan --workers N module:app`";
             return Err(ConfigError::new(problem)
                 .option("`workers`")
+                .hint(hint)
+                .into());
+        }
+        if let Some(directory) = &config.state_dir {
+            let problem = format!("nothing is kept in `{}` here", directory.display());
+            let hint =
+                "leave it out; the command keeps it: `twinspan --state-dir DIRECTORY module:app`";
+            return Err(ConfigError::new(problem)
+                .option("`state_dir`")
                 .hint(hint)
                 .into());
         }
@@ -121,7 +131,15 @@ impl Server {
                 }
             })
         };
-        worker::run(host, worker_config, listeners, worker_stop, report).map(drop)
+        worker::run(
+            host,
+            worker_config,
+            Overlay::default(),
+            listeners,
+            worker_stop,
+            report,
+        )
+        .map(drop)
     }
 }
 

@@ -19,13 +19,15 @@ pub enum Exit {
     CrashLoop,
     /// The server itself failed.
     Internal,
+    /// What was to be checked is not so.
+    Check,
 }
 
 impl Exit {
     pub fn code(self) -> u8 {
         match self {
             Self::Success => 0,
-            Self::Internal => 1,
+            Self::Internal | Self::Check => 1,
             Self::Configuration => 2,
             Self::Application => 3,
             Self::CrashLoop => 4,

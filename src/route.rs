@@ -110,7 +110,6 @@ struct RulePart {
     part: Arc<Part>,
     /// That of the rule, with the name of the part's application.
     info: Arc<RuleInfo>,
-    root_path: Arc<str>,
 }
 
 impl Rule {
@@ -171,7 +170,7 @@ impl Rule {
     }
 
     /// What is cut off.
-    fn cut(&self) -> &str {
+    pub fn cut(&self) -> &str {
         match &self.location {
             Location::Mount(prefix) => prefix,
             Location::Path(_) | Location::Template(_) => "",
@@ -179,7 +178,7 @@ impl Rule {
     }
 
     /// Whether the path lies where the rule applies at all.
-    fn covers(&self, path: &str) -> bool {
+    pub fn covers(&self, path: &str) -> bool {
         match &self.location {
             Location::Mount(prefix) | Location::Path(prefix) => {
                 prefix.is_empty()
@@ -290,6 +289,8 @@ impl Live {
 #[derive(Debug)]
 pub struct Routed<'a> {
     pub rule: &'a Rule,
+    /// Its place in the table.
+    pub index: usize,
     /// That of the rule, or what serves a part of it.
     pub app: &'a Arc<App>,
     pub at: MountPoint,
@@ -302,8 +303,32 @@ pub struct Routed<'a> {
 pub struct Trail {
     /// What counted when it began.
     pub live: Arc<Live>,
-    /// The places of rules that have passed the request on, in the order in which they did.
-    pub passed: Vec<usize>,
+    /// The rules that have passed the request on, in the order in which they did.
+    pub passed: Vec<Passed>,
+}
+
+impl Trail {
+    fn has_passed(&self, rule: usize) -> bool {
+        self.passed.iter().any(|passed| passed.rule == rule)
+    }
+}
+
+/// A rule that matched a request and left it to the rules below.
+#[derive(Debug, Clone)]
+pub struct Passed {
+    /// Its place in the table.
+    pub rule: usize,
+    /// The route of its application that matched.
+    pub route: Option<MatchedRoute>,
+    pub why: PassedWhy,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PassedWhy {
+    /// The client is not on the side of its canary.
+    Canary,
+    /// Its application has answered so that it counts as no answer.
+    Fallthrough,
 }
 
 impl Router {
@@ -387,7 +412,7 @@ impl Router {
         self.asks_host |= part.asks_host();
         // A preflight for what stays with the outer application stays there too.
         self.asks_method = true;
-        for (rule, root_path) in self.rules.iter_mut().zip(&self.root_paths) {
+        for rule in &mut self.rules {
             if *rule.app.name == *outer {
                 let info = RuleInfo {
                     name: rule.info.name.clone(),
@@ -396,7 +421,6 @@ impl Router {
                 rule.parts.push(RulePart {
                     part: Arc::clone(part),
                     info: Arc::new(info),
-                    root_path: format!("{root_path}{}", part.prefix()).into(),
                 });
             }
         }
@@ -430,7 +454,8 @@ impl Router {
     /// Chooses the application for a request; with `upgrade` only among those that serve WebSockets.
     ///
     /// `client` is the address by which a canary may tell clients apart. `prefix` is the public prefix of
-    /// this request, where a proxy has told it; otherwise it is that of the configuration.
+    /// this request, where a proxy has told it; otherwise it is that of the configuration. With a `trail`
+    /// the request goes on from where it was passed on.
     ///
     /// # Errors
     /// [`Refusal`] with 400 for a path with a dot segment or two readings, 404 where no rule matches.
@@ -440,6 +465,7 @@ impl Router {
         upgrade: bool,
         client: Option<IpAddr>,
         prefix: Option<&str>,
+        mut trail: Option<Box<Trail>>,
     ) -> Result<Routed<'_>, Refusal> {
         let raw = head.uri.path();
         // Nearly every path is what it says.
@@ -451,7 +477,6 @@ impl Router {
             return Err(DOT_SEGMENT);
         }
         let question = self.question(head, upgrade, client);
-        let mut trail = None;
         let chosen = match &decoded {
             None => self.settle(raw, &question, &mut trail),
             Some(decoded) => {
@@ -460,7 +485,7 @@ impl Router {
                 let chosen = self.settle(&path, &question, &mut trail);
                 if let Some(segments) = &decoded.segments {
                     let segments = String::from_utf8_lossy(segments);
-                    let passed = trail.as_ref().map_or(&[][..], |trail| &trail.passed);
+                    let passed = |rule| trail.as_ref().is_some_and(|trail| trail.has_passed(rule));
                     let other = self.choose(&segments, &question, passed);
                     if chosen.index() != other.index() {
                         return Err(TWO_READINGS);
@@ -473,38 +498,99 @@ impl Router {
             Choice::Rule(index, route) => (index, route),
             Choice::Nothing(refusal) => return Err(refusal),
         };
-        let (Some(rule), Some(root_path)) = (self.rules.get(index), self.root_paths.get(index))
-        else {
+        let Some(rule) = self.rules.get(index) else {
             return Err(NOTHING_HERE);
         };
-        let left = bytes.get(rule.cut().len()..).unwrap_or_default();
-        let (app, info, root_path, cut) = match rule.part(left, &question) {
-            None => (&rule.app, &rule.info, root_path, ""),
-            Some(part) => (
-                &part.part.app,
-                &part.info,
-                &part.root_path,
-                part.part.prefix(),
-            ),
-        };
-        let at = MountPoint {
-            rule: Arc::clone(info),
-            route,
-            root_path: match prefix {
-                None => Arc::clone(root_path),
-                Some(prefix) => {
-                    format!("{}{}{cut}", prefix.trim_end_matches('/'), rule.cut()).into()
-                }
-            },
-            mount_len: rule.cut().len() + cut.len(),
-            decoded: decoded.map(|decoded| decoded.whole.into()),
-        };
+        let (app, at) = self.place(index, rule, route, decoded, prefix, &question);
         Ok(Routed {
             rule,
+            index,
             app,
             at,
             trail,
         })
+    }
+
+    /// What would have answered for a rule that has passed a request on, and where that is mounted.
+    pub fn passed_at(
+        &self,
+        passed: &Passed,
+        head: &Parts,
+        prefix: Option<&str>,
+    ) -> Option<(&Rule, &Arc<App>, MountPoint)> {
+        let rule = self.rules.get(passed.rule)?;
+        let question = self.question(head, false, None);
+        let (route, decoded) = (passed.route.clone(), Decoded::of(head.uri.path()));
+        let (app, at) = self.place(passed.rule, rule, route, decoded, prefix, &question);
+        Some((rule, app, at))
+    }
+
+    /// What answers for a rule, and where that is mounted.
+    fn place<'a>(
+        &self,
+        index: usize,
+        rule: &'a Rule,
+        route: Option<MatchedRoute>,
+        decoded: Option<Decoded>,
+        prefix: Option<&str>,
+        question: &Question<'_>,
+    ) -> (&'a Arc<App>, MountPoint) {
+        let at = MountPoint {
+            rule: Arc::clone(&rule.info),
+            route,
+            root_path: self.root_path(index, rule, prefix),
+            mount_len: rule.cut().len(),
+            decoded: decoded.map(|decoded| decoded.whole.into()),
+        };
+        match rule.part(at.path_info(question.head), question) {
+            None => (&rule.app, at),
+            Some(RulePart { part, info }) => {
+                let cut = part.prefix();
+                let at = MountPoint {
+                    rule: Arc::clone(info),
+                    root_path: format!("{}{cut}", at.root_path).into(),
+                    mount_len: at.mount_len + cut.len(),
+                    ..at
+                };
+                (&part.app, at)
+            }
+        }
+    }
+
+    fn root_path(&self, index: usize, rule: &Rule, prefix: Option<&str>) -> Arc<str> {
+        match (prefix, self.root_paths.get(index)) {
+            (None, Some(root_path)) => Arc::clone(root_path),
+            (prefix, _) => {
+                let prefix = prefix.unwrap_or_default().trim_end_matches('/');
+                format!("{prefix}{}", rule.cut()).into()
+            }
+        }
+    }
+
+    /// The places of the rules that are asked for requests of which no more is known than this, in their order:
+    /// each but the last leaves a part of them to the next. `leaves` says which rules do.
+    ///
+    /// For inventories: what conditions ask beyond the method is taken as given.
+    pub fn answerers(&self, asked: &Asked<'_>, leaves: impl Fn(usize) -> bool) -> Vec<usize> {
+        let (head, ()) = http::Request::new(()).into_parts();
+        let question = Question {
+            head: &head,
+            client: None,
+            method: asked.method,
+            kind: asked.kind,
+            host: asked.host.map(Cow::Borrowed),
+        };
+        let mut passed = Vec::new();
+        while let Some(index) = self
+            .choose(asked.path, &question, |rule| passed.contains(&rule))
+            .index()
+        {
+            passed.push(index);
+            if !leaves(index) {
+                break;
+            }
+        }
+        passed
     }
 
     /// What of a request decides, besides its path.
@@ -539,13 +625,13 @@ impl Router {
         trail: &mut Option<Box<Trail>>,
     ) -> Choice {
         loop {
-            let passed = trail.as_ref().map_or(&[][..], |trail| &trail.passed);
+            let passed = |rule| trail.as_ref().is_some_and(|trail| trail.has_passed(rule));
             let choice = self.choose(path, question, passed);
-            let chosen = choice.index().and_then(|index| {
-                let policies = self.rules.get(index)?.policies.as_deref()?;
-                Some((index, policies))
-            });
-            let Some((index, policies)) = chosen else {
+            let Choice::Rule(rule, route) = &choice else {
+                return choice;
+            };
+            let policies = self.rules.get(*rule).and_then(|it| it.policies.as_deref());
+            let Some(policies) = policies else {
                 return choice;
             };
             let trail = trail.get_or_insert_with(|| {
@@ -554,13 +640,18 @@ impl Router {
                     passed: Vec::new(),
                 })
             });
-            let share = trail.live.shares(index).canary;
+            let share = trail.live.shares(*rule).canary;
             if policies.keeps(share, question.head, question.client) {
                 return choice;
             }
-            trail.passed.push(index);
+            trail.passed.push(Passed {
+                rule: *rule,
+                route: route.clone(),
+                why: PassedWhy::Canary,
+            });
             // Nobody below would answer: better one who does.
-            if self.choose(path, question, &trail.passed).index().is_none() {
+            let below = self.choose(path, question, |rule| trail.has_passed(rule));
+            if below.index().is_none() {
                 trail.passed.pop();
                 return choice;
             }
@@ -569,7 +660,12 @@ impl Router {
 
     /// The first rule that covers the path, unless an owner before it has the stronger claim. Rules that
     /// have passed the request on are not there.
-    fn choose(&self, path: &str, question: &Question<'_>, passed: &[usize]) -> Choice {
+    fn choose(
+        &self,
+        path: &str,
+        question: &Question<'_>,
+        passed: impl Fn(usize) -> bool,
+    ) -> Choice {
         let asked = Asked {
             path,
             method: question.method,
@@ -582,10 +678,7 @@ impl Router {
             let meets = |conditions: &Conditions| {
                 conditions.meets(question.head, question.method, question.host.as_deref())
             };
-            if !rule.covers(path)
-                || !rule.conditions.as_ref().is_none_or(meets)
-                || passed.contains(&index)
-            {
+            if !rule.covers(path) || !rule.conditions.as_ref().is_none_or(meets) || passed(index) {
                 continue;
             }
             if question.kind == RouteKind::WebSocket && rule.app.application.websocket().is_none() {
@@ -817,11 +910,10 @@ mod tests {
                 endpoint: None,
                 file: None,
                 line: None,
+                guards: None,
             }
         };
-        RouteTable {
-            routes: routes.iter().map(route).collect(),
-        }
+        RouteTable::new(routes.iter().map(route).collect())
     }
 
     fn index(routes: &[&str]) -> RouteIndex {
@@ -838,7 +930,7 @@ mod tests {
 
     /// `app | root_path | path_info`, or status and reason.
     fn answer(router: &Router, head: &Parts, upgrade: bool, prefix: Option<&str>) -> String {
-        match router.route(head, upgrade, None, prefix) {
+        match router.route(head, upgrade, None, prefix, None) {
             Ok(Routed { app, at, .. }) => {
                 assert_eq!(app.name, at.rule.app);
                 let path = at.path_info(head).escape_ascii();
@@ -873,7 +965,7 @@ mod tests {
             "WS" => ("GET", true),
             method => (method, false),
         };
-        match router.route(&head(method, target, &headers), upgrade, None, None) {
+        match router.route(&head(method, target, &headers), upgrade, None, None, None) {
             Ok(routed) => routed.app.name.to_string(),
             Err(refusal) => refusal.status.as_u16().to_string(),
         }
@@ -924,7 +1016,7 @@ mod tests {
         assert_eq!(who(&router, "OPTIONS /old/items for GET"), "main:/old");
         // It is the rule that has chosen.
         let asked = head("GET", "/old/x", &[]);
-        let routed = router.route(&asked, false, None, None).unwrap();
+        let routed = router.route(&asked, false, None, None, None).unwrap();
         assert_eq!(routed.at.rule.name, "path /old");
     }
 
@@ -1358,7 +1450,7 @@ mod tests {
             ("/", "catch-all", None),
         ] {
             let head = head("GET", target, &[]);
-            let at = router.route(&head, false, None, None).unwrap().at;
+            let at = router.route(&head, false, None, None, None).unwrap().at;
             let route = at.route.as_ref().map(|route| &*route.template);
             assert_eq!((at.rule.name.as_str(), route), (name, template));
         }

@@ -186,6 +186,7 @@ mod tests {
             endpoint: None,
             file: None,
             line: None,
+            guards: None,
         }
     }
 
@@ -196,7 +197,7 @@ mod tests {
             metrics: Arc::clone(&Metrics::new(&["main:/legacy".into()]).apps()[0]),
             traffic: None,
         };
-        let before = RouteIndex::compile(&RouteTable { routes: before }).unwrap();
+        let before = RouteIndex::compile(&RouteTable::new(before)).unwrap();
         Part::new(Arc::new(app), prefix, before)
     }
 
@@ -264,7 +265,7 @@ mod tests {
                 dependencies: Vec::new(),
                 served_as: Some("main:/legacy".into()),
             },
-            before: RouteTable { routes: before },
+            before: RouteTable::new(before),
             inner: Some(Arc::new(Fake)),
         }
     }

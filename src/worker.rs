@@ -19,8 +19,10 @@ use crate::http::serve_connection;
 use crate::lead::{self, Lead};
 use crate::listen::{Acceptor, Listener};
 use crate::metrics::access_log::AccessLog;
+use crate::metrics::traffic::AppTraffic;
 use crate::metrics::{Metrics, Snapshot};
 use crate::migrate::live::Overlay;
+use crate::migrate::observe::Observations;
 use crate::route::{App, Router};
 use crate::supervisor::channel::{AppReport, Ready};
 use crate::unbridge::{self, Part};
@@ -60,8 +62,7 @@ pub fn load(host: &dyn Host, config: &Config) -> Result<Vec<Loaded>, LoadError> 
 #[derive(Debug, Clone)]
 pub struct Started {
     pub ready: Ready,
-    /// The registry that it counts in.
-    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) dispatcher: Arc<Dispatcher>,
     pub(crate) loaded: Vec<Loaded>,
     /// Cancelled when the worker has drained and its applications have stopped.
     pub finished: CancellationToken,
@@ -104,14 +105,26 @@ impl Started {
         Some(&self.loaded.iter().find(stuck)?.config.name)
     }
 
+    /// Lets the shares of an overlay count for every request that comes from now on; those in flight end
+    /// as they began.
+    pub(crate) fn take_on(&self, overlay: &Overlay) {
+        self.dispatcher.set_live(overlay);
+    }
+
+    /// What there is to tell of the migration since this was last asked.
+    pub fn observe(&self) -> Observations {
+        self.dispatcher.observe()
+    }
+
     /// What the worker has counted, and how full the pools of its applications are now.
     pub fn snapshot(&self) -> Snapshot {
-        for (app, metrics) in self.loaded.iter().zip(self.metrics.apps()) {
+        let metrics = self.dispatcher.metrics();
+        for (app, metrics) in self.loaded.iter().zip(metrics.apps()) {
             if let Some(load) = app.application.pool() {
                 metrics.pool.set(load);
             }
         }
-        self.metrics.snapshot()
+        metrics.snapshot()
     }
 }
 
@@ -125,6 +138,7 @@ pub enum Shutdown {
 
 /// Runs one worker on this thread until `stop` is cancelled and everything has drained.
 ///
+/// `overlay` is what has been changed since the configuration was written.
 /// `report` is called once, with what failed or when everything has started; its future runs beside the
 /// worker and must end once [`Started::finished`] is cancelled.
 ///
@@ -133,6 +147,7 @@ pub enum Shutdown {
 pub fn run<R>(
     host: &dyn Host,
     config: Arc<Config>,
+    overlay: Overlay,
     listeners: Vec<Listener>,
     stop: CancellationToken,
     report: R,
@@ -146,7 +161,7 @@ where
     let threads = config.io_threads;
     let io = IoThreads::start(threads, move |handle, lead| async move {
         let started = match loaded {
-            Ok(loaded) => Worker::start(config, loaded, Drain::new(handle, stop)).await,
+            Ok(loaded) => Worker::start(config, loaded, &overlay, Drain::new(handle, stop)).await,
             Err(error) => Err(error),
         };
         match started {
@@ -191,6 +206,7 @@ impl Worker {
     pub async fn start(
         config: Arc<Config>,
         mut loaded: Vec<Loaded>,
+        overlay: &Overlay,
         drain: Drain,
     ) -> Result<Self, LoadError> {
         for (started, app) in loaded.iter().enumerate() {
@@ -199,7 +215,7 @@ impl Worker {
                 return Err(error);
             }
         }
-        match Self::assemble(&config, &mut loaded).await {
+        match Self::assemble(&config, &mut loaded, overlay).await {
             Ok((router, ready, metrics)) => {
                 let access_log = open_access_log(&config, &metrics);
                 let dispatcher = Dispatcher::new(
@@ -229,6 +245,7 @@ impl Worker {
     async fn assemble(
         config: &Config,
         loaded: &mut Vec<Loaded>,
+        overlay: &Overlay,
     ) -> Result<(Router, Ready, Arc<Metrics>), LoadError> {
         let mut bridges = unbridge::find(loaded).await;
         let outer = loaded.len();
@@ -254,12 +271,18 @@ impl Worker {
         let mut apps = Vec::new();
         let mut inner = Vec::new();
         let mut reports = Vec::new();
-        for (place, entry) in entries.enumerate() {
+        // Somebody must be able to ask for it.
+        let counts = config.state_dir.is_some() || config.admin.is_some();
+        for (place, mut entry) in entries.enumerate() {
             if place >= outer {
                 inner.push(entry);
                 continue;
             }
             let routes = entry.application.routes().await;
+            entry.traffic = counts.then(|| {
+                let name = Arc::clone(&entry.name);
+                Arc::new(AppTraffic::new(name, routes.as_ref().ok()))
+            });
             let own = bridges.iter().filter(|found| found.outer == place);
             reports.push(AppReport {
                 name: entry.name.to_string(),
@@ -269,9 +292,8 @@ impl Worker {
             });
             apps.push((Arc::new(entry), routes));
         }
-        let mut router =
-            Router::build(&config.rules, &config.root_path, &apps, &Overlay::default())
-                .map_err(|error| LoadError::rules(&error, &config.apps))?;
+        let mut router = Router::build(&config.rules, &config.root_path, &apps, overlay)
+            .map_err(|error| LoadError::rules(&error, &config.apps))?;
         for (mut entry, (outer, prefix, before)) in inner.into_iter().zip(natives) {
             let Some((outer, _)) = apps.get(outer) else {
                 continue;
@@ -297,7 +319,7 @@ impl Worker {
     pub fn started(&self) -> Started {
         Started {
             ready: self.ready.clone(),
-            metrics: Arc::clone(self.dispatcher.metrics()),
+            dispatcher: Arc::clone(&self.dispatcher),
             loaded: self.loaded.clone(),
             finished: CancellationToken::new(),
         }

@@ -46,6 +46,10 @@ class RouteInfo(TypedDict):
     endpoint: str | None
     file: str | None
     line: int | None
+    guards: list[str] | None
+    """What runs before the view and may refuse: FastAPI's dependencies, security schemes included.
+
+    None where that cannot be known: what a decorator does is its own affair."""
 
 
 class UnreadableRouter(Exception):  # noqa: N818 - it is the router that is unreadable
@@ -89,6 +93,7 @@ class _Below:
         redirects_slash: bool = False,
         exact: bool = True,
         endpoint: object = None,
+        guards: list[str] | None = None,
     ) -> RouteInfo:
         name, file, line = _source(endpoint)
         return RouteInfo(
@@ -102,6 +107,7 @@ class _Below:
             endpoint=name,
             file=file,
             line=line,
+            guards=guards,
         )
 
     def everything(self, kinds: Iterable[Kind], endpoint: object) -> Iterator[RouteInfo]:
@@ -134,11 +140,14 @@ def _read(target: object, below: _Below, seen: _Seen) -> Iterable[RouteInfo]:
             routes = reader(current, below, seen)
             if routes is not None:
                 return routes
-        wrapped = (_attribute(current, name) for name in _WRAPPED)
-        current = next(
-            (app for app in wrapped if callable(app) and not isinstance(app, type)), None
-        )
+        current = _wrapped(current)
     raise UnreadableRouter(_describe(target))
+
+
+def _wrapped(target: object) -> object | None:
+    """Give what a wrapper passes everything on to."""
+    found = (_attribute(target, name) for name in _WRAPPED)
+    return next((app for app in found if callable(app) and not isinstance(app, type)), None)
 
 
 # Starlette and FastAPI ----------------------------------------------------------------------------
@@ -198,6 +207,7 @@ def _starlette_routes(
                     redirects_slash=redirects_slash,
                     exact=exact,
                     endpoint=route.endpoint,
+                    guards=_guards(_attribute(route, "dependant")),
                 )
             )
         elif isinstance(kind, routing.Mount):
@@ -252,6 +262,21 @@ def _starlette_methods(route: Any) -> set[str] | None:
             names = ("get", "head", "post", "put", "patch", "delete", "options")
             methods = [name.upper() for name in names if hasattr(endpoint, name)]
     return None if methods is None else _without_head(methods)
+
+
+def _guards(dependant: object) -> list[str] | None:
+    """Name the dependencies of a route, those of its routers and of the application included."""
+    if dependant is None:
+        return None
+    names: dict[str, None] = {}
+    waiting: list[Any] = list(_attribute(dependant, "dependencies") or ())
+    while waiting:
+        dependency = waiting.pop(0)
+        name, _, _ = _source(_attribute(dependency, "call"))
+        if name is not None:
+            names[name] = None
+        waiting += _attribute(dependency, "dependencies") or ()
+    return list(names)
 
 
 def _mounted(app: object, below: _Below, seen: _Seen) -> list[RouteInfo]:

@@ -3,6 +3,7 @@
 //! `twinspan APP…` serves. The first argument `routes` is a command, because no target that serves
 //! something is called so by habit; a module `routes` is served as `routes:app`.
 
+mod inventory;
 mod routes;
 
 use std::ffi::OsString;
@@ -15,6 +16,7 @@ use clap::{Arg, ArgAction, Command};
 use crate::config::{self, Config, Settings, Sources};
 use crate::error::Exit;
 
+pub use inventory::Inventory;
 pub use routes::RouteListing;
 
 /// A command line that was understood, and the configuration that it runs with.
@@ -130,6 +132,7 @@ Signals:
   or SIGQUIT, stops at once; SIGHUP replaces the workers without losing a request.
 
 Exit codes:
+  1 a check has failed, or the server itself
   2 wrong configuration, or an address cannot be listened on
   3 an application cannot be loaded, does not start, or does not stop as it should
   4 workers die again and again";

@@ -13,6 +13,7 @@ use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::error::InvalidValue;
+use crate::app::shape;
 
 /// One rule of the table, in the order of trial.
 #[derive(Debug, Clone, PartialEq)]
@@ -92,6 +93,26 @@ impl RuleMatch {
     /// Whether it takes whatever comes.
     pub fn is_catch_all(&self) -> bool {
         !self.owned && self.location.is_everywhere() && self.conditions == Conditions::default()
+    }
+
+    /// The path at which requests meet a route of the rule's application under this rule, for one of its
+    /// methods (`*` stands for all). `None` where the rule does not lead there, whatever else a request has.
+    pub fn leads_to(&self, template: &str, method: &str) -> Option<String> {
+        let methods = &self.conditions.methods;
+        if method != "*" && !methods.is_empty() && methods.iter().all(|it| it.as_str() != method) {
+            return None;
+        }
+        match &self.location {
+            Location::Mount(prefix) => Some(format!("{prefix}{template}")),
+            Location::Path(prefix) => template
+                .strip_prefix(prefix.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+                .then(|| template.to_owned()),
+            // A number is what every kind of parameter takes.
+            Location::Template(form) => form
+                .matches(&shape(template).replace("{}", "0"))
+                .then(|| template.to_owned()),
+        }
     }
 
     /// The name of a rule that has none of its own: `mount /api`, `path /live`, `owned by new`,
@@ -554,6 +575,21 @@ impl Template {
             rest = after;
         }
         rest.is_none()
+    }
+
+    /// A path of this form, with parameters that hardly any literal is like.
+    pub fn example(&self) -> String {
+        let mut path = String::new();
+        for segment in &self.segments {
+            path.push('/');
+            path.push_str(match segment {
+                TemplateSegment::Literal(text) => text,
+                TemplateSegment::Any => "qqq",
+                TemplateSegment::Int => "777",
+                TemplateSegment::Rest => "qqq/777",
+            });
+        }
+        path
     }
 }
 

@@ -120,16 +120,19 @@ impl Overlay {
         now: u64,
     ) -> Result<Self, ChangeError> {
         let name = &change.rule;
-        let rule = rules
-            .iter()
-            .find(|rule| rule.name == *name)
-            .ok_or_else(|| unknown(name, rules))?;
+        let mut next = self.clone();
+        next.version += 1;
+        let rule = rules.iter().find(|rule| rule.name == *name);
+        if change.edit == Edit::Reset {
+            // Also of a rule that is not in the configuration any more.
+            let known = next.rules.remove(name).is_some() || rule.is_some();
+            return known.then_some(next).ok_or_else(|| unknown(name, rules));
+        }
+        let rule = rule.ok_or_else(|| unknown(name, rules))?;
         let lacks = |policy| ChangeError::NoPolicy {
             rule: name.clone(),
             policy,
         };
-        let mut next = self.clone();
-        next.version += 1;
         let changed = next.rules.entry(name.clone()).or_default();
         match &change.edit {
             Edit::Set {
@@ -156,17 +159,82 @@ impl Overlay {
                 if rule.canary.is_none() {
                     return Err(lacks("canary"));
                 }
+                if let Some(latch) = &changed.rolled_back {
+                    return Err(ChangeError::RolledBack {
+                        rule: name.clone(),
+                        reason: latch.reason.clone(),
+                    });
+                }
                 changed.rolled_back = Some(RolledBack {
                     at: now,
                     reason: reason.clone(),
                     from: self.shares(rule).canary,
                 });
             }
-            Edit::Reset => {
-                next.rules.remove(name);
-            }
+            Edit::Reset => {}
         }
         Ok(next)
+    }
+}
+
+/// What counts in one worker, and what may be next.
+#[derive(Debug)]
+pub struct TakenOn {
+    rules: Vec<RuleConfig>,
+    current: Overlay,
+    held: Option<Overlay>,
+}
+
+impl TakenOn {
+    /// `rules` are those of the worker's configuration.
+    pub fn new(rules: Vec<RuleConfig>, current: Overlay) -> Self {
+        Self {
+            rules,
+            current,
+            held: None,
+        }
+    }
+
+    /// Holds the next version.
+    ///
+    /// # Errors
+    /// Why it cannot count here: while a server reloads, workers may know other rules than their supervisor.
+    pub fn prepare(&mut self, next: Overlay) -> Result<(), String> {
+        self.held = None;
+        for (name, changed) in &next.rules {
+            // What was said of rules that are gone is kept, for they may come back.
+            if self.current.rules.get(name) == Some(changed) {
+                continue;
+            }
+            let rule = self.rules.iter().find(|rule| rule.name == *name);
+            let lacks = match rule {
+                None => "no such rule",
+                Some(rule) if changed.shadow.is_some() && rule.shadow.is_none() => "no `shadow`",
+                Some(rule) if changed.asks_canary() && rule.canary.is_none() => "no `canary`",
+                Some(_) => continue,
+            };
+            return Err(format!(
+                "rule `{name}` has another configuration there ({lacks}); wait for the reload to end"
+            ));
+        }
+        self.held = Some(next);
+        Ok(())
+    }
+
+    /// What counts from now on; `None` where this version is not held.
+    pub fn commit(&mut self, version: u64) -> Option<&Overlay> {
+        self.current = self.held.take_if(|held| held.version == version)?;
+        Some(&self.current)
+    }
+
+    pub fn abort(&mut self, version: u64) {
+        self.held.take_if(|held| held.version == version);
+    }
+}
+
+impl RuleOverlay {
+    fn asks_canary(&self) -> bool {
+        self.canary.is_some() || self.rolled_back.is_some()
     }
 }
 
@@ -276,6 +344,14 @@ mod tests {
             matches!(error, Err(ChangeError::RolledBack { .. })),
             "{error:?}"
         );
+        let again = Edit::RollBack {
+            reason: "again".into(),
+        };
+        let error = back.apply(&change("items", again), &rules, 8).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "rule `items` was rolled back (too slow): reset it first"
+        );
         // Copies do no harm to clients.
         back.apply(&change("items", set(None, Some("50"))), &rules, 8)
             .unwrap();
@@ -308,6 +384,66 @@ mod tests {
             let error = Overlay::default().apply(&change(rule, edit), &rules, 0);
             assert_eq!(error.unwrap_err().to_string(), problem);
         }
+    }
+
+    #[test]
+    fn a_rule_that_is_gone_can_be_reset_and_one_that_never_was_cannot() {
+        let mut overlay = Overlay::default();
+        overlay.rules.insert("gone".into(), RuleOverlay::default());
+        let reset =
+            |overlay: &Overlay, rule| overlay.apply(&change(rule, Edit::Reset), &rules(), 0);
+        let after = reset(&overlay, "gone").unwrap();
+        assert_eq!((after.version, after.rules.len()), (1, 0));
+        reset(&after, "gone").unwrap_err();
+        assert_eq!(reset(&after, "items").unwrap().rules.len(), 0);
+    }
+
+    #[test]
+    fn a_worker_takes_on_what_it_was_told_to_hold_and_nothing_else() {
+        let mut worker = TakenOn::new(rules(), Overlay::default());
+        let edit = change("items", set(Some("25"), None));
+        let next = Overlay::default().apply(&edit, &rules(), 0).unwrap();
+        assert_eq!(worker.commit(1), None, "nothing is held");
+        worker.prepare(next.clone()).unwrap();
+        worker.abort(7);
+        assert_eq!(worker.commit(2), None, "another version");
+        assert_eq!(worker.commit(1), Some(&next));
+        assert_eq!(worker.commit(1), None, "it counts already");
+        worker.prepare(next).unwrap();
+        worker.abort(1);
+        assert_eq!(worker.commit(1), None, "it was aborted");
+    }
+
+    #[test]
+    fn a_worker_refuses_what_its_configuration_does_not_have() {
+        let edit = change("items", set(Some("25"), None));
+        let next = Overlay::default().apply(&edit, &rules(), 0).unwrap();
+        let other = || {
+            vec![RuleConfig::new(
+                "new",
+                RuleMatch::owned(),
+                "twinspan.toml:1",
+            )]
+        };
+        let without_canary = || RuleConfig {
+            name: "items".into(),
+            ..RuleConfig::new("new", RuleMatch::owned(), "twinspan.toml:1")
+        };
+        for (rules, lacks) in [
+            (other(), "no such rule"),
+            (vec![without_canary()], "no `canary`"),
+        ] {
+            let mut worker = TakenOn::new(rules, Overlay::default());
+            let problem = worker.prepare(next.clone()).unwrap_err();
+            assert!(problem.contains(lacks), "{problem}");
+            assert_eq!(worker.commit(1), None);
+        }
+        // What is said of a rule that is gone does not stand in the way of another change.
+        let mut worker = TakenOn::new(other(), next.clone());
+        let mut later = next;
+        later.version = 2;
+        worker.prepare(later).unwrap();
+        assert!(worker.commit(2).is_some());
     }
 
     #[test]

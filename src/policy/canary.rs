@@ -6,7 +6,6 @@
 
 use std::hash::Hasher;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -129,13 +128,6 @@ const WHOLE: u64 = 10_000;
 pub fn is_turn(turn: &AtomicU64, share: u64) -> bool {
     let before = turn.fetch_add(share, Relaxed);
     before % WHOLE + share >= WHOLE
-}
-
-/// A canary that followed a request, as it is handed to whoever sees the end of it.
-#[derive(Debug)]
-pub struct Follower {
-    pub policies: Arc<super::Policies>,
-    pub side: Side,
 }
 
 #[cfg(test)]

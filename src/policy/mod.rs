@@ -4,19 +4,24 @@
 pub mod canary;
 pub mod compare;
 pub mod conditions;
+pub mod fallthrough;
 pub mod ownership;
+pub mod shadow;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use http::request::Parts;
 
 use crate::config::rule::{FallthroughConfig, Percent, RuleConfig};
 use canary::Canary;
+use shadow::Shadow;
 
 /// What one rule does with requests that match it, besides answering them.
 #[derive(Debug)]
 pub struct Policies {
     pub canary: Option<Canary>,
+    pub shadow: Option<Arc<Shadow>>,
     pub fallthrough: Option<FallthroughConfig>,
 }
 
@@ -25,6 +30,7 @@ impl Policies {
     pub fn new(rule: &RuleConfig) -> Option<Self> {
         rule.passes_on().then(|| Self {
             canary: rule.canary.as_ref().map(|canary| Canary::new(rule, canary)),
+            shadow: rule.shadow.as_ref().map(|shadow| Shadow::new(rule, shadow)),
             fallthrough: rule.fallthrough.clone(),
         })
     }

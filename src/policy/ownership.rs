@@ -139,6 +139,14 @@ impl RouteIndex {
         }
     }
 
+    /// The routes that match path, kind and host, whatever the method: their places in the table, in order.
+    pub fn matches(&self, asked: &Asked<'_>) -> Vec<usize> {
+        let mut found = Vec::new();
+        self.matching(asked, asked.path, |id, _| found.push(id));
+        found.sort_unstable();
+        found
+    }
+
     /// The first route that a router would redirect to, because only the slash at the end differs.
     fn redirect(&self, asked: &Asked<'_>) -> Option<(usize, &Arc<str>)> {
         if !self.redirects || asked.kind != RouteKind::Http {
@@ -601,7 +609,7 @@ fn common(one: Option<&[String]>, other: Option<&[String]>) -> Option<Vec<String
 }
 
 /// A text that a pattern matches; `None` for what is not a regular expression proper.
-fn example(pattern: &str) -> Option<String> {
+pub fn example(pattern: &str) -> Option<String> {
     let hir = regex_syntax::parse(&python_to_rust(pattern)).ok()?;
     let mut text = String::new();
     write_example(&hir, &mut text);
@@ -661,16 +669,17 @@ mod tests {
             endpoint: None,
             file: None,
             line: None,
+            guards: None,
         }
     }
 
     fn table(patterns: &[&str]) -> RouteTable {
-        RouteTable {
-            routes: patterns
+        RouteTable::new(
+            patterns
                 .iter()
                 .map(|pattern| route(pattern, pattern, &["GET"]))
                 .collect(),
-        }
+        )
     }
 
     fn claims(pattern: &str, path: &str) -> bool {
@@ -760,13 +769,11 @@ mod tests {
 
     #[test]
     fn the_first_of_several_routes_gives_the_template() {
-        let index = RouteIndex::compile(&RouteTable {
-            routes: vec![
-                route("put", "^/items/new$", &["PUT"]),
-                route("any", "^/items/[^/]+$", &["GET"]),
-                route("new", "^/items/new$", &["GET"]),
-            ],
-        })
+        let index = RouteIndex::compile(&RouteTable::new(vec![
+            route("put", "^/items/new$", &["PUT"]),
+            route("any", "^/items/[^/]+$", &["GET"]),
+            route("new", "^/items/new$", &["GET"]),
+        ]))
         .unwrap();
         for (method, strength, template) in [
             ("GET", Strength::Route, "any"),
@@ -865,21 +872,17 @@ mod tests {
 
     #[test]
     fn overlaps_tell_which_routes_an_application_in_front_hides() {
-        let new = RouteTable {
-            routes: vec![
-                route("/docs", "^/docs$", &["GET"]),
-                route("/items/{id}", "^/items/(?P<id>[^/]+)$", &["GET", "PUT"]),
-                route("/about", "^/about$", &["GET"]),
-            ],
-        };
-        let old = RouteTable {
-            routes: vec![
-                route("/docs", r"^/docs\Z", &[]),
-                route("/items/new", r"^/items/new\Z", &["GET", "POST"]),
-                route("/items/<int:id>", r"^/items/\d+\Z", &["DELETE"]),
-                route("/<page>", r"^/[^/]+\Z", &["GET"]),
-            ],
-        };
+        let new = RouteTable::new(vec![
+            route("/docs", "^/docs$", &["GET"]),
+            route("/items/{id}", "^/items/(?P<id>[^/]+)$", &["GET", "PUT"]),
+            route("/about", "^/about$", &["GET"]),
+        ]);
+        let old = RouteTable::new(vec![
+            route("/docs", r"^/docs\Z", &[]),
+            route("/items/new", r"^/items/new\Z", &["GET", "POST"]),
+            route("/items/<int:id>", r"^/items/\d+\Z", &["DELETE"]),
+            route("/<page>", r"^/[^/]+\Z", &["GET"]),
+        ]);
         let found: Vec<_> = overlaps(&[("new", &new), ("old", &old)])
             .unwrap()
             .into_iter()

@@ -32,9 +32,13 @@ use crate::app::{BridgeReport, Description, RouteTable};
 use crate::error::LoadError;
 use crate::listen::Listener;
 use crate::metrics::Snapshot;
+use crate::migrate::live::Overlay;
+use crate::migrate::observe::Observations;
 
 /// How often a worker shows that it lives, by [`FromWorker::Heartbeat`].
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
+/// How often a worker tells what it has seen of a migration, by [`FromWorker::Observed`].
+pub const OBSERVATION_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Both ends come from one release: what they say to each other may change with every one.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -53,6 +57,8 @@ pub struct Start {
     pub slot: usize,
     /// Counts the reloads, from 0.
     pub generation: u64,
+    /// What has been changed since the configuration was written.
+    pub overlay: Overlay,
 }
 
 /// [`Start`] as it travels.
@@ -64,13 +70,19 @@ struct Opening<T> {
 }
 
 /// What the supervisor tells a running worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ToWorker {
     /// Accept nothing more, finish what is in flight, exit with 0.
     Drain,
     /// Answer with [`FromWorker::Counters`].
     Collect,
+    /// Say by [`FromWorker::Prepared`] whether this can count, and hold it; what was held before is forgotten.
+    Prepare(Overlay),
+    /// Let what is held count for every request from now on, and say so by [`FromWorker::Committed`].
+    Commit { version: u64 },
+    /// Forget what is held.
+    Abort { version: u64 },
 }
 
 /// What a worker tells the supervisor.
@@ -94,6 +106,17 @@ pub enum FromWorker {
     Stuck {
         app: String,
     },
+    /// The answer to [`ToWorker::Prepare`]; with a problem, nothing is held.
+    Prepared {
+        version: u64,
+        problem: Option<String>,
+    },
+    /// This version counts.
+    Committed {
+        version: u64,
+    },
+    /// What the worker has seen since it last told.
+    Observed(Observations),
 }
 
 /// What a worker found in its applications.
@@ -490,6 +513,10 @@ mod tests {
             config: json!({"apps": ["shop:app"]}),
             slot: 2,
             generation: 7,
+            overlay: Overlay {
+                version: 3,
+                ..Overlay::default()
+            },
         }
     }
 
@@ -522,7 +549,7 @@ mod tests {
         supervisor.0.send_start(&start(), &listeners).await.unwrap();
         let (_channel, got, inherited) = open(worker).await.unwrap();
         assert_eq!(got.config, start().config);
-        assert_eq!((got.slot, got.generation), (2, 7));
+        assert_eq!((got.slot, got.generation, got.overlay.version), (2, 7, 3));
         let locals = |listeners: &[Listener]| -> Vec<LocalAddr> {
             listeners.iter().map(|l| l.local().clone()).collect()
         };

@@ -22,6 +22,7 @@ use crate::drain::Drain;
 use crate::error::Exit;
 use crate::listen::{BindError, Listener};
 use crate::metrics::Snapshot;
+use crate::migrate::live::Overlay;
 use crate::worker;
 
 /// Applications start one after the other, each within its own limit, which the worker enforces with
@@ -330,6 +331,7 @@ impl Server {
             config: self.settings.clone(),
             slot,
             generation,
+            overlay: Overlay::default(),
         };
         let listeners = Arc::clone(&self.listeners);
         self.children
@@ -397,7 +399,10 @@ impl Server {
                 kind,
                 failure,
             },
-            FromWorker::Heartbeat => Event::Heard(id),
+            FromWorker::Heartbeat
+            | FromWorker::Prepared { .. }
+            | FromWorker::Committed { .. }
+            | FromWorker::Observed(_) => Event::Heard(id),
             FromWorker::Counters(counters) => {
                 if let Some(worker) = self.workers.get_mut(&id) {
                     worker.counters = counters;
@@ -519,6 +524,7 @@ mod tests {
                         sender.send(&counters).await.unwrap();
                     }
                     Some(ToWorker::Drain) => return 0,
+                    Some(other) => panic!("{other:?}"),
                     None => return 7,
                 },
                 (mut socket, _) = acceptor.accept() => {

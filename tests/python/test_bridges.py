@@ -98,6 +98,9 @@ async def asgi(scope: Scope, receive: Receive, send: Send) -> None:
     raise NotImplementedError
 
 
+BRIDGE = Mount("/legacy", A2Wsgi(plain))
+
+
 def only(app: object, router: object | None = None) -> BridgeInfo:
     (found,) = find(app, router)
     return found
@@ -178,6 +181,12 @@ def test_a_circle_of_wrappers_ends() -> None:
     circle = Audit(asgi)
     circle.app = circle
     assert find(circle) == []
+
+
+def test_an_application_within_itself_is_looked_into_once() -> None:
+    app = Router([BRIDGE])
+    app.mount("/again", app)
+    assert [found["prefix"] for found in find(app)] == ["/legacy"]
 
 
 def test_mounts_in_mounts_add_up() -> None:
@@ -328,9 +337,6 @@ class ChoosyMount(Mount):
 class ChoosyRouter(Router):
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         raise NotImplementedError
-
-
-BRIDGE = Mount("/legacy", A2Wsgi(plain))
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ mod http2;
 #[cfg(test)]
 mod interim;
 #[cfg(test)]
+mod policies;
+#[cfg(test)]
 mod proxies;
 #[cfg(test)]
 mod timeouts;

@@ -14,16 +14,19 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use twinspan::app::{
     AppError, Application, BoxFuture, ConnInfo, Description, Interface, LocalAddr, Request,
-    Response, Scheme,
+    Response, RoutesError, Scheme,
 };
 use twinspan::body::Body;
-use twinspan::config::Config;
+use twinspan::config::{Config, RuleConfig, RuleMatch};
 use twinspan::dispatch::Dispatcher;
 use twinspan::drain::Drain;
 use twinspan::http::{Stream, serve_connection};
 use twinspan::metrics::access_log::AccessLog;
+use twinspan::metrics::traffic::AppTraffic;
 use twinspan::metrics::{Metrics, Snapshot};
-use twinspan::route::{App, Router, Rule};
+use twinspan::migrate::live::Overlay;
+use twinspan::migrate::observe::Observations;
+use twinspan::route::{App, Router};
 
 type Handler =
     dyn Fn(Box<Request>) -> BoxFuture<'static, Result<Response, AppError>> + Send + Sync + 'static;
@@ -100,14 +103,43 @@ impl Server {
         application: Arc<dyn Application>,
         access_log: Option<Box<dyn io::Write + Send>>,
     ) -> Self {
-        let metrics = Metrics::new(&["fake".into()]);
-        let app = Arc::new(App {
-            name: "fake".into(),
-            application,
-            metrics: Arc::clone(&metrics.apps()[0]),
-            traffic: None,
-        });
-        let router = Router::new(vec![Rule::mount(app, "", None)], "");
+        let rule = RuleConfig::new("fake", RuleMatch::mount(""), "");
+        let overlay = Overlay::default();
+        Self::of(
+            config,
+            &[("fake", application)],
+            &[rule],
+            &overlay,
+            access_log,
+        )
+    }
+
+    /// Several applications behind rules.
+    pub(crate) fn of(
+        config: Config,
+        apps: &[(&str, Arc<dyn Application>)],
+        rules: &[RuleConfig],
+        overlay: &Overlay,
+        access_log: Option<Box<dyn io::Write + Send>>,
+    ) -> Self {
+        let names: Vec<Arc<str>> = apps.iter().map(|(name, _)| (*name).into()).collect();
+        let metrics = Metrics::new(&names);
+        let apps: Vec<_> = apps
+            .iter()
+            .zip(metrics.apps())
+            .map(|((name, application), metrics)| {
+                let name: Arc<str> = (*name).into();
+                let app = App {
+                    traffic: Some(Arc::new(AppTraffic::new(Arc::clone(&name), None))),
+                    name,
+                    application: Arc::clone(application),
+                    metrics: Arc::clone(metrics),
+                };
+                let unknown = RoutesError::Unreadable { what: "it".into() };
+                (Arc::new(app), Err(unknown))
+            })
+            .collect();
+        let router = Router::build(rules, "", &apps, overlay).unwrap();
         let drain = Drain::new(tokio::runtime::Handle::current(), CancellationToken::new());
         let access_log =
             access_log.map(|sink| AccessLog::start(sink, Arc::clone(&metrics)).unwrap());
@@ -148,6 +180,20 @@ impl Server {
             aborted,
             served,
         }
+    }
+
+    /// What there is to tell of the migration, once there is something that `is_enough`.
+    pub(crate) async fn observed(&self, is_enough: impl Fn(&Observations) -> bool) -> Observations {
+        let mut all = Observations::default();
+        while !is_enough(&all) {
+            tokio::task::yield_now().await;
+            let more = self.dispatcher.observe();
+            all.traffic.extend(more.traffic);
+            all.canaries.extend(more.canaries);
+            all.comparisons.extend(more.comparisons);
+            all.samples.extend(more.samples);
+        }
+        all
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {

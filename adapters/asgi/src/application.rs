@@ -314,6 +314,10 @@ impl Application for AsgiApplication {
         }
     }
 
+    fn is_busy(&self) -> bool {
+        self.event_loop.lags()
+    }
+
     fn call(&self, request: Box<Request>) -> BoxFuture<'static, Result<Response, AppError>> {
         let shared = Arc::clone(&self.shared);
         let event_loop = Arc::clone(&self.event_loop);

@@ -43,6 +43,9 @@ const BATCH: usize = 256;
 /// Answers are delivered together, but none is kept much longer than this by the applications that
 /// take their turn after it.
 const ANSWERS_WAIT: Duration = Duration::from_micros(50);
+/// What waits longer for its turn than this, or with more others, waits for a loop that lags.
+const LAG: Duration = Duration::from_millis(5);
+const LAG_JOBS: usize = 4;
 /// How long what is left may take to end when the loop closes.
 const CLOSING_LIMIT: Duration = Duration::from_secs(1);
 
@@ -68,6 +71,8 @@ pub struct EventLoop {
 #[derive(Default)]
 struct Inbox {
     jobs: Vec<Job>,
+    /// When the first of them came.
+    since: Option<Instant>,
     /// The loop has seen the queue empty and waits for the bell.
     asleep: bool,
     closed: bool,
@@ -175,8 +180,18 @@ impl EventLoop {
         if inbox.closed {
             return false;
         }
+        if inbox.jobs.is_empty() {
+            inbox.since = Some(Instant::now());
+        }
         inbox.jobs.push(job);
         std::mem::take(&mut inbox.asleep)
+    }
+
+    /// Whether the loop does not keep up: several jobs wait for it, or one has waited for long.
+    pub(crate) fn lags(&self) -> bool {
+        let inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let waits = |since: Instant| since.elapsed() > LAG;
+        inbox.jobs.len() > LAG_JOBS || (!inbox.jobs.is_empty() && inbox.since.is_some_and(waits))
     }
 
     pub(crate) fn event_loop<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {

@@ -108,7 +108,11 @@ impl ScopeFactory {
             Some(_) => &self.with_hints,
             None => &self.extensions,
         };
-        scope.set_item(intern!(py, "extensions"), extensions.bind(py).copy()?)?;
+        let extensions = extensions.bind(py).copy()?;
+        if request.is_copy {
+            extensions.set_item(intern!(py, "twinspan.shadow"), PyDict::new(py))?;
+        }
+        scope.set_item(intern!(py, "extensions"), extensions)?;
         if let Some(state) = state {
             scope.set_item(intern!(py, "state"), state.bind(py).copy()?)?;
         }

@@ -63,9 +63,7 @@ impl<'py> From<BridgeInfo<'py>> for FoundBridge<'py> {
                 dependencies: passed(info.dependencies),
                 served_as: None,
             },
-            before: RouteTable {
-                routes: info.before.into_iter().map(Route::from).collect(),
-            },
+            before: RouteTable::new(info.before.into_iter().map(Route::from).collect()),
             application: info.application,
         }
     }

@@ -137,6 +137,9 @@ impl EnvironFactory {
         }
         self.server(py, &environ, request)?;
         self.headers(py, &environ, request)?;
+        if request.is_copy {
+            environ.set_item(intern!(py, "twinspan.shadow"), true)?;
+        }
         environ.set_item(intern!(py, "wsgi.input"), input)?;
         Ok(environ)
     }

@@ -1,0 +1,455 @@
+//! Fallthrough: an answer that counts as none, so that the rules below are asked.
+//!
+//! It is decided on the response head, before a byte is sent. The application may have read some of the
+//! request body by then: what it reads is kept, in memory first and in a temporary file beyond that, and is
+//! read again by whoever is asked next. A body that is longer stays with the first application.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body as _, Frame, SizeHint};
+use tokio::task::JoinHandle;
+use tracing::warn;
+
+use crate::body::{Body, BodyError};
+use crate::file::PIECE;
+
+/// Makes a body that can be read a second time: the one for the first reader, and the handle for the second.
+///
+/// `memory` and `file` are the bytes that are kept at most in either.
+pub fn replayable(body: Body, memory: usize, file: u64) -> (Body, Replay) {
+    let shared = Arc::new(Shared(Mutex::new(State {
+        source: Some(body),
+        kept: Kept::new(memory, file),
+        read: 0,
+        generation: 0,
+        reader: true,
+        replay: true,
+        io: None,
+    })));
+    let reader = Replayed {
+        shared: Arc::clone(&shared),
+        generation: 0,
+    };
+    (Body::replayed(reader), Replay { shared })
+}
+
+/// The right to read a body again.
+#[derive(Debug)]
+pub struct Replay {
+    shared: Arc<Shared>,
+}
+
+impl Replay {
+    /// The body from its beginning, for another reader; whoever still reads the first one finds the client
+    /// gone. `None` where too much of it was read to be kept.
+    pub fn rewind(self) -> Option<Body> {
+        let mut state = self.shared.lock();
+        if state.kept.is_lost() {
+            return None;
+        }
+        state.generation += 1;
+        state.read = 0;
+        state.reader = true;
+        let reader = Replayed {
+            shared: Arc::clone(&self.shared),
+            generation: state.generation,
+        };
+        drop(state);
+        Some(Body::replayed(reader))
+    }
+
+    /// The whole of a short body, where the first reader has read it to its end.
+    pub fn into_bytes(self) -> Option<Bytes> {
+        let state = self.shared.lock();
+        let ended = state
+            .source
+            .as_ref()
+            .is_some_and(http_body::Body::is_end_stream);
+        if !ended || state.kept.is_lost() || state.kept.in_file > 0 {
+            return None;
+        }
+        Some(match state.kept.pieces.as_slice() {
+            [only] => only.clone(),
+            pieces => pieces.concat().into(),
+        })
+    }
+}
+
+impl Drop for Replay {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        state.replay = false;
+        if state.generation == 0 {
+            // Nobody will read it again.
+            state.kept.forget();
+        }
+        drop(state.release());
+    }
+}
+
+/// A reader of a body that is kept.
+#[derive(Debug)]
+pub struct Replayed {
+    shared: Arc<Shared>,
+    /// Only the last reader gets anything.
+    generation: u32,
+}
+
+#[derive(Debug)]
+struct Shared(Mutex<State>);
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct State {
+    /// Gone with whoever could read it.
+    source: Option<Body>,
+    kept: Kept,
+    /// How much of what is kept the reader has had.
+    read: u64,
+    generation: u32,
+    reader: bool,
+    replay: bool,
+    /// The disk is at work, on a thread of its own.
+    io: Option<Io>,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State")
+            .field("generation", &self.generation)
+            .finish_non_exhaustive()
+    }
+}
+
+enum Io {
+    Write(JoinHandle<io::Result<File>>),
+    Read(JoinHandle<io::Result<(File, Bytes)>>),
+}
+
+impl State {
+    /// What nobody can read any more, to be dropped without the lock.
+    fn release(&mut self) -> Option<Body> {
+        if self.reader || self.replay {
+            return None;
+        }
+        self.source.take()
+    }
+
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        loop {
+            match &mut self.io {
+                Some(Io::Write(task)) => {
+                    let written = ready!(Pin::new(task).poll(cx));
+                    self.io = None;
+                    self.kept.written(flatten(written));
+                }
+                Some(Io::Read(task)) => {
+                    let read = ready!(Pin::new(task).poll(cx));
+                    self.io = None;
+                    match flatten(read) {
+                        Ok((file, piece)) if !piece.is_empty() => {
+                            self.kept.file = Some(file);
+                            self.read += piece.len() as u64;
+                            return Poll::Ready(Some(Ok(Frame::data(piece))));
+                        }
+                        read => {
+                            let problem =
+                                read.err().map_or("it is short".into(), |e| e.to_string());
+                            warn!(
+                                problem,
+                                "a request body that was kept in a file cannot be read"
+                            );
+                            return Poll::Ready(Some(Err(BodyError::Disconnected)));
+                        }
+                    }
+                }
+                None => {}
+            }
+            if self.read < self.kept.len() {
+                if let Some(piece) = self.kept.in_memory(self.read) {
+                    self.read += piece.len() as u64;
+                    return Poll::Ready(Some(Ok(Frame::data(piece))));
+                }
+                let Some(read) = self.kept.read_at(self.read) else {
+                    return Poll::Ready(Some(Err(BodyError::Disconnected)));
+                };
+                self.io = Some(Io::Read(read));
+                continue;
+            }
+            let Some(source) = &mut self.source else {
+                return Poll::Ready(Some(Err(BodyError::Disconnected)));
+            };
+            let frame = ready!(Pin::new(source).poll_frame(cx));
+            if self.generation == 0
+                && let Some(Ok(frame)) = &frame
+                && let Some(data) = frame.data_ref()
+            {
+                self.io = self.kept.keep(data).map(Io::Write);
+                self.read = self.kept.len();
+            }
+            return Poll::Ready(frame);
+        }
+    }
+}
+
+fn flatten<T>(joined: Result<io::Result<T>, tokio::task::JoinError>) -> io::Result<T> {
+    joined.unwrap_or_else(|error| Err(io::Error::other(error)))
+}
+
+/// The beginning of a body.
+#[derive(Debug)]
+struct Kept {
+    pieces: Vec<Bytes>,
+    in_memory: u64,
+    memory: u64,
+    file: Option<File>,
+    in_file: u64,
+    most_in_file: u64,
+    lost: bool,
+}
+
+impl Kept {
+    fn new(memory: usize, file: u64) -> Self {
+        Self {
+            pieces: Vec::new(),
+            in_memory: 0,
+            memory: memory as u64,
+            file: None,
+            in_file: 0,
+            most_in_file: file,
+            lost: false,
+        }
+    }
+
+    fn len(&self) -> u64 {
+        self.in_memory + self.in_file
+    }
+
+    fn is_lost(&self) -> bool {
+        self.lost
+    }
+
+    fn forget(&mut self) {
+        self.lost = true;
+        self.pieces = Vec::new();
+        self.file = None;
+        self.in_memory = 0;
+        self.in_file = 0;
+    }
+
+    /// Keeps a piece that the first reader gets; the task writes it to the file, where it goes there.
+    fn keep(&mut self, piece: &Bytes) -> Option<JoinHandle<io::Result<File>>> {
+        if self.lost {
+            return None;
+        }
+        let room = usize::try_from(self.memory - self.in_memory).unwrap_or(usize::MAX);
+        let mut piece = piece.clone();
+        if self.in_file == 0 && room > 0 {
+            let first = piece.split_to(room.min(piece.len()));
+            self.in_memory += first.len() as u64;
+            self.pieces.push(first);
+        }
+        let length = piece.len() as u64;
+        if length == 0 {
+            return None;
+        }
+        if self.in_file + length > self.most_in_file {
+            warn!(
+                bytes = self.len() + length,
+                "a request body is too long to be sent again: no fallthrough"
+            );
+            self.forget();
+            return None;
+        }
+        self.in_file += length;
+        let file = self.file.take();
+        Some(tokio::task::spawn_blocking(move || {
+            let mut file = match file {
+                Some(file) => file,
+                None => tempfile::tempfile()?,
+            };
+            file.write_all(&piece)?;
+            Ok(file)
+        }))
+    }
+
+    fn written(&mut self, written: io::Result<File>) {
+        match written {
+            Ok(_) if self.lost => {}
+            Ok(file) => self.file = Some(file),
+            Err(error) => {
+                warn!(%error, "a request body cannot be kept: no fallthrough");
+                self.forget();
+            }
+        }
+    }
+
+    /// The piece at an offset, what is left of it.
+    fn in_memory(&self, offset: u64) -> Option<Bytes> {
+        let mut begin = 0;
+        for piece in &self.pieces {
+            let end = begin + piece.len() as u64;
+            if offset < end {
+                let within = usize::try_from(offset - begin).ok()?;
+                return (within <= piece.len()).then(|| piece.slice(within..));
+            }
+            begin = end;
+        }
+        None
+    }
+
+    fn read_at(&mut self, offset: u64) -> Option<JoinHandle<io::Result<(File, Bytes)>>> {
+        let file = self.file.take()?;
+        let offset = offset.checked_sub(self.in_memory)?;
+        let length = self.in_file.checked_sub(offset)?.min(PIECE as u64);
+        let length = usize::try_from(length).ok()?;
+        Some(tokio::task::spawn_blocking(move || {
+            let mut piece = vec![0; length];
+            file.read_exact_at(&mut piece, offset)?;
+            Ok((file, piece.into()))
+        }))
+    }
+}
+
+impl Drop for Replayed {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        if state.generation != self.generation {
+            return;
+        }
+        state.reader = false;
+        let gone = state.release();
+        drop(state);
+        drop(gone);
+    }
+}
+
+impl http_body::Body for Replayed {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let mut state = self.shared.lock();
+        if state.generation != self.generation {
+            return Poll::Ready(Some(Err(BodyError::Disconnected)));
+        }
+        state.poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let state = self.shared.lock();
+        state.generation == self.generation
+            && state.read >= state.kept.len()
+            && state
+                .source
+                .as_ref()
+                .is_some_and(http_body::Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let state = self.shared.lock();
+        let Some(source) = &state.source else {
+            return SizeHint::default();
+        };
+        let again = state.kept.len().saturating_sub(state.read);
+        let mut hint = http_body::Body::size_hint(source);
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper + again);
+        }
+        hint.set_lower(hint.lower() + again);
+        hint
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::body;
+
+    async fn all(body: &mut Body) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while let Some(data) = body.data().await {
+            bytes.extend_from_slice(&data.unwrap());
+        }
+        bytes
+    }
+
+    /// A body of these pieces, that ends.
+    fn source(pieces: &[&'static [u8]]) -> Body {
+        let (mut sender, receiver) = body::channel(1 << 20);
+        for piece in pieces {
+            sender.push(Bytes::from_static(piece)).unwrap();
+        }
+        sender.finish();
+        receiver.into()
+    }
+
+    #[tokio::test]
+    async fn a_body_is_read_again_from_memory_and_from_a_file() {
+        for (memory, file) in [(100, 0), (4, 100), (0, 100)] {
+            let (mut first, replay) =
+                replayable(source(&[b"one ", b"two ", b"three"]), memory, file);
+            assert_eq!(all(&mut first).await, b"one two three");
+            let mut second = replay.rewind().unwrap();
+            assert_eq!(all(&mut second).await, b"one two three", "{memory} {file}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_the_first_reader_has_left_comes_from_the_client() {
+        let (mut first, replay) = replayable(source(&[b"one ", b"two"]), 100, 0);
+        assert_eq!(&*first.data().await.unwrap().unwrap(), b"one ");
+        let mut second = replay.rewind().unwrap();
+        assert_eq!(all(&mut second).await, b"one two");
+        assert!(matches!(
+            first.data().await,
+            Some(Err(BodyError::Disconnected))
+        ));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_too_long_is_read_once() {
+        let (mut first, replay) = replayable(source(&[b"one ", b"two ", b"three"]), 4, 4);
+        assert_eq!(all(&mut first).await, b"one two three");
+        assert!(replay.rewind().is_none());
+    }
+
+    #[tokio::test]
+    async fn the_size_is_told_to_both_readers() {
+        let (mut first, replay) = replayable(Body::from("four"), 100, 0);
+        assert_eq!(first.left(), Some(4));
+        assert_eq!(all(&mut first).await, b"four");
+        assert!(first.is_finished());
+        let second = replay.rewind().unwrap();
+        assert_eq!(second.left(), Some(4));
+        assert!(!second.is_finished());
+    }
+
+    #[tokio::test]
+    async fn the_source_goes_when_nobody_can_read_it_any_more() {
+        let (mut sender, receiver) = body::channel(100);
+        let (first, replay) = replayable(receiver.into(), 100, 0);
+        drop(first);
+        assert!(!sender.is_disconnected());
+        let second = replay.rewind().unwrap();
+        assert!(!sender.is_disconnected());
+        drop(second);
+        assert!(sender.push(Bytes::from_static(b"x")).is_err());
+    }
+}
