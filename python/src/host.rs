@@ -12,7 +12,7 @@ use twinspan::app::Application;
 use twinspan::config::{AppConfig, Config};
 use twinspan::error::LoadError;
 use twinspan::worker::{Finished, Host};
-use twinspan_asgi::{AsgiApplication, EventLoop, make_loop};
+use twinspan_asgi::{AsgiApplication, EventLoop, MakeNative, make_loop};
 use twinspan_bridge::errors::{summary, traceback};
 use twinspan_bridge::import;
 use twinspan_bridge::interface::{Detected, detect};
@@ -129,7 +129,11 @@ impl PythonHost {
                 let mut others = self.asgi.lock().unwrap_or_else(PoisonError::into_inner);
                 let wrapped =
                     AsgiApplication::new(py, object, detected, app, router, &event_loop, &others);
-                let wrapped = Arc::new(wrapped.map_err(raised)?);
+                let mut wrapped = wrapped.map_err(raised)?;
+                if app.unbridge {
+                    wrapped = wrapped.unbridged(natively(app, config));
+                }
+                let wrapped = Arc::new(wrapped);
                 others.push(Arc::clone(&wrapped));
                 wrapped
             }
@@ -175,6 +179,19 @@ impl Host for PythonHost {
             }
         });
     }
+}
+
+/// Serves WSGI applications inside of `app` with its settings, each with threads of its own.
+fn natively(app: &AppConfig, config: &Config) -> Arc<MakeNative> {
+    let (app, multiprocess) = (app.clone(), config.workers > 1);
+    Arc::new(move |inner, name| {
+        let config = AppConfig {
+            name,
+            ..app.clone()
+        };
+        let wrapped = WsgiApplication::new(inner.py(), inner, &config, None, multiprocess)?;
+        Ok(Arc::new(wrapped) as Arc<dyn Application>)
+    })
 }
 
 fn raised(py: Python<'_>, app: &AppConfig, error: &PyErr) -> LoadError {

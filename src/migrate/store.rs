@@ -1044,6 +1044,7 @@ mod tests {
                     ..RouteTable::default()
                 })
                 .map_err(str::to_owned),
+            bridges: Vec::new(),
         }
     }
 
