@@ -141,6 +141,7 @@ impl CheckReport {
         findings.paired();
         findings.unguarded();
         findings.sockets();
+        findings.bridges();
         findings.inexact();
         findings.unreadable();
         let mut findings = findings.list;
@@ -658,6 +659,60 @@ impl<'a> Findings<'a> {
         }
     }
 
+    /// WSGI applications behind a bridge inside of an ASGI application.
+    fn bridges(&mut self) {
+        for app in self.inventory.apps() {
+            let outer = &app.report.name;
+            for bridge in &app.report.bridges {
+                let passed = bridge.passes.iter().map(|passed| FoundCode {
+                    app: outer.clone(),
+                    name: passed.name.clone(),
+                    file: passed.file.clone(),
+                    line: passed.line,
+                });
+                let passed: Vec<_> = passed.collect();
+                let (place, class) = (bridge.place(), &bridge.bridge);
+                let (problem, way_out) = match (&bridge.served_as, &bridge.obstacle) {
+                    (Some(inner), _) => (
+                        match passed.as_slice() {
+                            [] => format!("`{inner}` is served natively in place of `{class}`; nothing stood before it"),
+                            _ => format!("`{inner}` is served natively in place of `{class}`, and no longer passes this:"),
+                        },
+                        "put what is missed around the WSGI application itself, or take `unbridge` away".to_owned(),
+                    ),
+                    (None, Some(obstacle)) => (
+                        format!(
+                            "{place} goes to WSGI through `{class}`, which {}; `--unbridge` cannot help: {obstacle}",
+                            bridge.cost
+                        ),
+                        "name the WSGI application in `[apps.NAME]`, and give it a rule of its own".to_owned(),
+                    ),
+                    (None, None) => (
+                        match passed.as_slice() {
+                            [] => format!("{place} goes to WSGI through `{class}`, which {}", bridge.cost),
+                            _ => format!(
+                                "{place} goes to WSGI through `{class}`, which {}; served natively it would no longer pass this:",
+                                bridge.cost
+                            ),
+                        },
+                        format!(
+                            "`--unbridge`, or `unbridge = true` in `[apps.{outer}]`, serves it natively without a change in code"
+                        ),
+                    ),
+                };
+                let about = format!("{place} in {outer}");
+                self.add(
+                    Category::Bridge,
+                    &about,
+                    problem,
+                    way_out,
+                    Vec::new(),
+                    passed,
+                );
+            }
+        }
+    }
+
     /// Owned routes whose pattern says more than their converter.
     fn inexact(&mut self) {
         for place in self.places.clone() {
@@ -901,7 +956,7 @@ fn place(file: Option<&str>, line: Option<u32>) -> String {
 mod tests {
     use super::super::testing::{config_of, report, rule, template};
     use super::*;
-    use crate::app::{Hook, SocketUse};
+    use crate::app::{BridgeReport, Hook, Passed, SocketUse};
     use crate::config::rule::{CanaryConfig, FallthroughConfig, Percent, ShadowConfig, Sticky};
     use crate::config::{RuleConfig, RuleMatch};
     use crate::supervisor::channel::AppReport;
@@ -1193,6 +1248,44 @@ No overlap that is not acknowledged"
             ids(&found),
             ["socket-hijack Flask-SocketIO (threading) in old"]
         );
+    }
+
+    #[test]
+    fn a_bridge_is_listed_with_what_its_requests_no_longer_pass() {
+        let found = |served_as: Option<&str>, obstacle: Option<&str>| {
+            let (rules, mut reports) = owned(&["GET /new"], &[]);
+            reports[0].bridges = vec![BridgeReport {
+                prefix: "/legacy".into(),
+                bridge: "a2wsgi.wsgi.WSGIMiddleware".into(),
+                cost: "costs a thread".into(),
+                obstacle: obstacle.map(Into::into),
+                passes: vec![Passed {
+                    name: "app.Audit".into(),
+                    file: Some("app.py".into()),
+                    line: Some(3),
+                }],
+                dependencies: Vec::new(),
+                served_as: served_as.map(Into::into),
+            }];
+            let report = check(rules, &reports);
+            assert_eq!(ids(&report), ["bridge /legacy in new"]);
+            assert_eq!(report.exit(), Exit::Success);
+            let finding = &report.findings[0];
+            assert_eq!(finding.others[0].name, "app.Audit");
+            (finding.problem.clone(), finding.way_out.clone())
+        };
+        let (problem, way_out) = found(None, None);
+        assert!(problem.contains("which costs a thread; served natively it would no longer pass"));
+        assert!(way_out.contains("--unbridge"), "{way_out}");
+        let (problem, way_out) = found(None, Some("its path has parameters"));
+        assert!(problem.ends_with("`--unbridge` cannot help: its path has parameters"));
+        assert!(way_out.contains("[apps.NAME]"), "{way_out}");
+        let (problem, way_out) = found(Some("new:/legacy"), None);
+        assert!(
+            problem.starts_with("`new:/legacy` is served natively"),
+            "{problem}"
+        );
+        assert!(way_out.contains("take `unbridge` away"), "{way_out}");
     }
 
     #[test]

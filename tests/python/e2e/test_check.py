@@ -273,6 +273,26 @@ def test_extensions_that_take_the_socket_are_told_where_to_go(check: Check) -> N
     assert "socketio.ASGIApp" in engine["way_out"]
 
 
+def test_a_bridge_is_listed_with_what_stands_before_it(check: Check) -> None:
+    new = """
+    from a2wsgi import WSGIMiddleware
+    from flask import Flask
+
+    @app.middleware("http")
+    async def audit(request, call_next):
+        return await call_next(request)
+
+    app.mount("/legacy", WSGIMiddleware(Flask("inner")))
+    """
+    found, code = check.findings(new, "")
+    assert (list(found), code) == (["bridge /legacy in new"], 0)
+    bridge = found["bridge /legacy in new"]
+    assert [code["name"] for code in bridge["others"]] == ["new.audit"]
+    assert "--unbridge" in bridge["way_out"]
+    found, _ = check.findings(new, "", config="\n    unbridge = true\n" + RULES.lstrip("\n"))
+    assert "is served natively" in found["bridge /legacy in new"]["problem"]
+
+
 def test_what_only_python_can_decide_and_what_cannot_be_read_are_listed(check: Check) -> None:
     new = """
     from starlette.routing import Route
