@@ -1122,10 +1122,10 @@ mod tests {
 
     #[test]
     fn a_rule_that_names_a_path_of_which_its_application_knows_less_is_found() {
-        let found = |policy: &str, owned: bool| {
-            let (_, reports) = owned_by_new();
+        let found = |policy: &str, only_owned: bool| {
+            let (_, reports) = owned(&["GET /items/{id}"], &["GET,POST /items/<id>"]);
             let mut moving = rule("new", template("/items/{id}"));
-            moving.matches.owned = owned;
+            moving.matches.owned = only_owned;
             match policy {
                 "canary" => moving.canary = Some(canary("10")),
                 "fallthrough" => {
@@ -1137,9 +1137,6 @@ mod tests {
             let rules = vec![moving, rule("old", RuleMatch::mount(""))];
             check(rules, &reports).findings
         };
-        fn owned_by_new() -> (Vec<RuleConfig>, [AppReport; 2]) {
-            owned(&["GET /items/{id}"], &["GET,POST /items/<id>"])
-        }
         for (policy, owned, expected) in [
             ("", false, 1),
             ("", true, 0),
