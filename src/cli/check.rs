@@ -269,12 +269,12 @@ impl<'a> Findings<'a> {
 
     /// Whether a rule names a path that its application does not define: then a part is too much, unless the
     /// answer is passed on.
-    fn misses(&self, (by, route): Hider) -> bool {
+    fn misses(&self, (by, _): Hider) -> bool {
         let Some((rule, app)) = self.inventory.rule(by) else {
             return false;
         };
         let named = matches!(rule.matches.location, Location::Template(_));
-        named && route.is_none() && app.is_readable() && rule.fallthrough.is_none()
+        named && app.is_readable() && rule.fallthrough.is_none()
     }
 
     /// Whether what hides a route takes much more than that: a whole rule, or a route with a parameter for
