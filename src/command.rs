@@ -4,10 +4,13 @@
 //! application; it starts workers with the one argument [`WORKER`], which load them.
 
 use std::ffi::OsString;
+use std::fmt::Display;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 
+use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -15,7 +18,7 @@ use tracing::{debug, error, warn};
 
 use crate::admin;
 use crate::app::BoxFuture;
-use crate::cli::{self, Action, Ended, Inventory, Invocation, RouteListing};
+use crate::cli::{self, Action, CheckReport, Ended, Inventory, Invocation, RouteListing};
 use crate::config::{self, Config, ConfigError, Settings};
 use crate::error::{Exit, LoadError};
 use crate::logging;
@@ -24,7 +27,7 @@ use crate::supervisor::channel::{
     ChannelError, Failure, FailureKind, FromWorker, HEARTBEAT_INTERVAL, OBSERVATION_INTERVAL,
     Sender, ToWorker, WorkerChannel,
 };
-use crate::supervisor::{self, WorkerCommand};
+use crate::supervisor::{self, Configured, WorkerCommand};
 use crate::worker::{self, Host, Shutdown, Started};
 
 /// The argument that makes the process a worker; not for people.
@@ -46,7 +49,14 @@ pub fn run(
     let ended = match cli::parse(arguments, environment, directory) {
         Ok(invocation) => match invocation.action {
             Action::Serve => serve(&invocation, program),
-            Action::Routes { json } => list_routes(invocation.config, host, json),
+            Action::Routes { json } => inspect(invocation.config, host, |config, inventory| {
+                let listing = RouteListing::new(config, inventory);
+                Ok((written(&listing, json)?, Exit::Success))
+            }),
+            Action::Check { json } => inspect(invocation.config, host, |config, inventory| {
+                let report = CheckReport::new(config, inventory);
+                Ok((written(&report, json)?, report.exit()))
+            }),
         },
         Err(ended) => Err(ended),
     };
@@ -84,7 +94,7 @@ fn for_workers(settings: &Settings) -> Result<serde_json::Value, String> {
 }
 
 /// The configuration as it is now, for a reload. What belongs to the supervisor stays until a restart.
-fn reread(invocation: &Invocation) -> Result<serde_json::Value, String> {
+fn reread(invocation: &Invocation) -> Result<Configured, String> {
     let text = |error: ConfigError| error.to_string();
     let settings = config::load(&invocation.sources).map_err(text)?;
     let (now, before) = (Config::new(&settings).map_err(text)?, &invocation.config);
@@ -92,11 +102,15 @@ fn reread(invocation: &Invocation) -> Result<serde_json::Value, String> {
         ("addresses", now.binds != before.binds),
         ("admin endpoint", now.admin != before.admin),
         ("number of workers", now.workers != before.workers),
+        ("state directory", now.state_dir != before.state_dir),
     ];
     for (what, _) in fixed.into_iter().filter(|(_, changed)| *changed) {
         warn!("the {what} changed in the configuration: restart the server for it");
     }
-    for_workers(&settings)
+    Ok(Configured {
+        settings: for_workers(&settings)?,
+        rules: now.rules,
+    })
 }
 
 /// A worker process.
@@ -231,8 +245,13 @@ async fn tell_observed(
         .await
 }
 
-/// `twinspan routes`: starts the applications, because some define routes while they start, and stops them again.
-fn list_routes(config: Config, host: &dyn Host, json: bool) -> Result<Exit, Ended> {
+/// `twinspan routes` and `twinspan check`: starts the applications, because some define routes while they start, stops
+/// them again, and prints what `look` makes of them.
+fn inspect(
+    config: Config,
+    host: &dyn Host,
+    look: impl Fn(&Config, &Inventory<'_>) -> Result<(String, Exit), serde_json::Error>,
+) -> Result<Exit, Ended> {
     logging::init(config.log_level);
     let internal = |problem: String| Ended {
         text: format!("error: {problem}"),
@@ -262,14 +281,17 @@ fn list_routes(config: Config, host: &dyn Host, json: bool) -> Result<Exit, Ende
         })?;
     let inventory =
         Inventory::new(&config, &ready.apps).map_err(|error| internal(error.to_string()))?;
-    let listing = RouteListing::new(&config, &inventory);
-    let text = if json {
-        serde_json::to_string_pretty(&listing).map_err(|error| internal(error.to_string()))?
+    let (text, exit) = look(&config, &inventory).map_err(|error| internal(error.to_string()))?;
+    // A reader that has gone needs no more of it.
+    let _ = writeln!(io::stdout(), "{text}");
+    Ok(exit)
+}
+
+/// For people, or as JSON.
+fn written(report: &(impl Display + Serialize), json: bool) -> Result<String, serde_json::Error> {
+    if json {
+        serde_json::to_string_pretty(report)
     } else {
-        listing.to_string()
-    };
-    Err(Ended {
-        text,
-        exit: Exit::Success,
-    })
+        Ok(report.to_string().trim_end().to_owned())
+    }
 }

@@ -1,10 +1,13 @@
 //! The command line: what is asked for, and what people read in answer. Nothing is started here.
 //!
-//! `twinspan APP…` serves. The first argument `routes` is a command, because no target that serves
+//! `twinspan APP…` serves. The first arguments `routes` and `check` are commands, because no target that serves
 //! something is called so by habit; a module `routes` is served as `routes:app`.
 
+mod check;
 mod inventory;
 mod routes;
+#[cfg(test)]
+mod testing;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -16,6 +19,7 @@ use clap::{Arg, ArgAction, Command};
 use crate::config::{self, Config, Settings, Sources};
 use crate::error::Exit;
 
+pub use check::CheckReport;
 pub use inventory::Inventory;
 pub use routes::RouteListing;
 
@@ -35,6 +39,10 @@ pub enum Action {
     Serve,
     /// Which application answers what; see [`RouteListing`].
     Routes {
+        json: bool,
+    },
+    /// What the applications do to each other; see [`CheckReport`].
+    Check {
         json: bool,
     },
 }
@@ -77,12 +85,17 @@ pub fn parse(
     environment: Vec<(OsString, OsString)>,
     directory: PathBuf,
 ) -> Result<Invocation, Ended> {
-    let lists = arguments.first().is_some_and(|first| first == "routes");
-    let command = if lists {
-        arguments.remove(0);
-        routes_command()
-    } else {
-        serve_command()
+    let inspects = match arguments.first().and_then(|first| first.to_str()) {
+        Some("routes") => Some(Inspection::Routes),
+        Some("check") => Some(Inspection::Check),
+        _ => None,
+    };
+    let command = match inspects {
+        Some(inspection) => {
+            arguments.remove(0);
+            inspection.command()
+        }
+        None => serve_command(),
     };
     let matches = command
         .try_get_matches_from(arguments)
@@ -93,12 +106,14 @@ pub fn parse(
             },
             _ => config::from_clap(&error).into(),
         })?;
-    let action = if lists {
-        Action::Routes {
+    let action = match inspects {
+        Some(Inspection::Routes) => Action::Routes {
             json: matches.get_flag("json"),
-        }
-    } else {
-        Action::Serve
+        },
+        Some(Inspection::Check) => Action::Check {
+            json: matches.get_flag("json"),
+        },
+        None => Action::Serve,
     };
     let sources = Sources {
         command_line: Some(matches),
@@ -120,6 +135,7 @@ pub fn parse(
 const AFTER: &str = "\
 Commands:
   twinspan routes prints which application answers which path, and why.
+  twinspan check finds what two applications hide from each other.
 
 Configuration:
   Every option can stand in twinspan.toml, or under [tool.twinspan] in
@@ -142,22 +158,42 @@ fn serve_command() -> Command {
         .about("Serves WSGI and ASGI applications mixed on one port.")
         .override_usage(
             "twinspan [OPTIONS] [APP]...\n       \
-             twinspan routes [OPTIONS] [APP]...",
+             twinspan routes [OPTIONS] [APP]...\n       \
+             twinspan check [OPTIONS] [APP]...",
         )
         .after_help(AFTER)
 }
 
-fn routes_command() -> Command {
-    described()
-        .about("Prints which application answers which path, and why. Takes the options of the server.")
-        .override_usage("twinspan routes [--json] [OPTIONS] [APP]...")
-        .arg(
+/// A command that starts the applications and serves nothing.
+#[derive(Clone, Copy)]
+enum Inspection {
+    Routes,
+    Check,
+}
+
+impl Inspection {
+    fn command(self) -> Command {
+        let (about, usage, json) = match self {
+            Self::Routes => (
+                "Prints which application answers which path, and why. Takes the options of the server.",
+                "twinspan routes [--json] [OPTIONS] [APP]...",
+                "Prints JSON instead of a table",
+            ),
+            Self::Check => (
+                "Finds routes that two applications claim or hide from each other, and what does not move with a \
+                 route. Exits with 1 for an overlap that is not acknowledged. Takes the options of the server.",
+                "twinspan check [--json] [OPTIONS] [APP]...",
+                "Prints JSON instead of text",
+            ),
+        };
+        described().about(about).override_usage(usage).arg(
             Arg::new("json")
                 .long("json")
                 .action(ArgAction::SetTrue)
-                .help("Prints JSON instead of a table")
+                .help(json)
                 .help_heading("Other options"),
         )
+    }
 }
 
 fn flag(name: &'static str, short: char, action: ArgAction) -> Arg {
@@ -194,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn the_word_routes_is_a_command_in_the_first_place_only() {
+    fn routes_and_check_are_commands_in_the_first_place_only() {
         assert_eq!(run("shop:app").unwrap().action, Action::Serve);
         assert_eq!(run("routes:app").unwrap().action, Action::Serve);
         assert_eq!(run("shop:app routes").unwrap().action, Action::Serve);
@@ -204,6 +240,15 @@ mod tests {
         assert_eq!(
             run("routes --json shop:app").unwrap().action,
             Action::Routes { json: true }
+        );
+        assert_eq!(run("check:app").unwrap().action, Action::Serve);
+        assert_eq!(
+            run("check shop:app").unwrap().action,
+            Action::Check { json: false }
+        );
+        assert_eq!(
+            run("check --json shop:app").unwrap().action,
+            Action::Check { json: true }
         );
     }
 

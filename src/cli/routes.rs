@@ -282,7 +282,7 @@ impl ListedRule {
 }
 
 /// `items where header x-beta=1, canary 10 %, shadow 5 % (twinspan.toml:12)`
-pub(super) fn text_of(rule: &RuleConfig) -> String {
+fn text_of(rule: &RuleConfig) -> String {
     let mut text = rule.name.clone();
     let conditions = rule.matches.conditions.to_string();
     // A rule without a name of its own is called by them.
@@ -426,73 +426,14 @@ impl<const N: usize> fmt::Display for Table<N> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::{config_of, report, rule, template};
     use super::*;
-    use crate::app::{Description, Route, RouteTable, shape};
-    use crate::config::AppConfig;
     use crate::config::RuleMatch;
+    use crate::config::rule::{CanaryConfig, FallthroughConfig, ShadowConfig, Sticky};
     use crate::supervisor::channel::AppReport;
 
-    /// Like those that frameworks make of their templates.
-    fn pattern(template: &str) -> String {
-        let shape = shape(template).replace("{}", "[^/]+");
-        match template {
-            _ if template.contains("<int:") => format!("^{}$", shape.replace("[^/]+", "[0-9]+")),
-            _ => format!("^{shape}$"),
-        }
-    }
-
-    fn route(text: &str) -> Route {
-        let (methods, template) = text.split_once(' ').unwrap();
-        let kind = match methods {
-            "WS" => RouteKind::WebSocket,
-            _ => RouteKind::Http,
-        };
-        Route {
-            template: template.into(),
-            pattern: pattern(template),
-            kind,
-            methods: match methods {
-                "WS" | "*" => None,
-                list => Some(list.split(',').map(str::to_owned).collect()),
-            },
-            host: None,
-            redirects_slash: false,
-            exact: true,
-            endpoint: Some("view".into()),
-            file: Some("shop.py".into()),
-            line: Some(7),
-            guards: None,
-        }
-    }
-
-    fn report(name: &str, interface: Interface, routes: &[&str]) -> AppReport {
-        AppReport {
-            name: name.into(),
-            description: Description {
-                interface,
-                threads: None,
-            },
-            routes: Ok(RouteTable::new(
-                routes.iter().map(|text| route(text)).collect(),
-            )),
-            bridges: Vec::new(),
-        }
-    }
-
-    fn rule(app: &str, matches: RuleMatch) -> RuleConfig {
-        RuleConfig::new(app, matches, "APP")
-    }
-
     fn listing(rules: Vec<RuleConfig>, reports: &[AppReport]) -> RouteListing {
-        let app = |report: &AppReport| {
-            let target = format!("{}:app", report.name).parse().unwrap();
-            AppConfig::new(report.name.clone(), target)
-        };
-        let config = Config {
-            apps: reports.iter().map(app).collect(),
-            rules,
-            ..Config::default()
-        };
+        let config = config_of(rules, reports);
         RouteListing::new(&config, &Inventory::new(&config, reports).unwrap())
     }
 
@@ -604,6 +545,114 @@ old  GET      /items/<int:id>  new          view (shop.py:7)
                 ("/*", "catch-all", None),
             ]
         );
+    }
+
+    /// A canary of `percent`.
+    fn canary(percent: &str) -> CanaryConfig {
+        CanaryConfig {
+            percent: percent.parse().unwrap(),
+            sticky: Sticky::Client,
+            testers: Vec::new(),
+            rollback: None,
+        }
+    }
+
+    #[test]
+    fn what_a_rule_leaves_is_answered_below() {
+        let mut beta = rule("new", RuleMatch::owned());
+        beta.name = "beta".into();
+        let header = ("x-beta".parse().unwrap(), "1".parse().unwrap());
+        beta.matches.conditions.headers.push(header);
+        let rules = vec![
+            beta,
+            RuleConfig {
+                name: "items".into(),
+                canary: Some(canary("10")),
+                shadow: Some(ShadowConfig::new("5".parse().unwrap())),
+                ..rule("new", template("/items/{id}"))
+            },
+            RuleConfig {
+                canary: Some(canary("0")),
+                shadow: Some(ShadowConfig::new("100".parse().unwrap())),
+                ..rule("new", template("/only-copied"))
+            },
+            RuleConfig {
+                fallthrough: Some(FallthroughConfig::new(vec![
+                    StatusCode::NOT_FOUND,
+                    StatusCode::METHOD_NOT_ALLOWED,
+                ])),
+                ..rule("old", RuleMatch::path("/old"))
+            },
+            mount("old", ""),
+        ];
+        let shown = listing(
+            rules,
+            &[
+                report(
+                    "new",
+                    Interface::Asgi,
+                    &["GET /items/<int:id>", "GET /only-copied"],
+                ),
+                report(
+                    "old",
+                    Interface::Wsgi,
+                    &["GET,POST /items/<id>", "* /only-copied"],
+                ),
+            ],
+        );
+        assert_eq!(
+            shown.to_string(),
+            "\
+APP  METHODS   PATH             RULE                                                   ENDPOINT
+new  GET       /items/<int:id>  beta where header x-beta=1 (APP)                       view (shop.py:7)
+new  GET       /only-copied     beta where header x-beta=1 (APP)                       view (shop.py:7)
+new  GET       /items/<int:id>  items, canary 10 %, shadow 5 % (APP), after beta       view (shop.py:7)
+new  GET       /only-copied     template /only-copied, shadow 100 % (APP), after beta  view (shop.py:7)
+old  any       /old/*           path /old, fallthrough 404,405 (APP)                   everything else
+old  GET,POST  /items/<id>      catch-all (APP), after items                           view (shop.py:7)
+old  any       /only-copied     catch-all (APP), after beta, template /only-copied     view (shop.py:7)
+old  any       /*               catch-all (APP)                                        everything else
+"
+        );
+    }
+
+    #[test]
+    fn an_upgrade_for_wsgi_reaches_nobody() {
+        let shown = listing(
+            vec![mount("old", "")],
+            &[report("old", Interface::Wsgi, &["WS /live"])],
+        );
+        let row = &shown.routes[0];
+        assert_eq!((row.reached, row.answered_by.as_deref()), (false, None));
+        assert!(shown.to_string().contains("nobody"), "{shown}");
+    }
+
+    #[test]
+    fn a_program_reads_the_parts_of_a_rule() {
+        let mut items = RuleConfig {
+            name: "items".into(),
+            canary: Some(canary("2.5")),
+            ..rule("new", template("/items/{id}"))
+        };
+        items.matches.owned = true;
+        let cookie = ("beta".to_owned(), "yes*".parse().unwrap());
+        items.matches.conditions.cookies.push(cookie);
+        let shown = listing(
+            vec![items, mount("old", "")],
+            &[
+                report("new", Interface::Asgi, &["GET /items/{id}"]),
+                report("old", Interface::Wsgi, &["GET /items/<id>"]),
+            ],
+        );
+        let json = serde_json::to_value(&shown).unwrap();
+        assert_eq!(
+            json["rules"][0],
+            serde_json::json!({
+                "name": "items", "app": "new", "origin": "APP", "template": "/items/{id}", "owned": true,
+                "cookies": {"beta": "yes*"}, "canary": 2.5,
+            })
+        );
+        assert_eq!(json["routes"][1]["after"], serde_json::json!(["items"]));
     }
 
     #[test]

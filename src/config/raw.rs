@@ -249,7 +249,7 @@ pub struct RawConfig {
     #[arg(skip)]
     pub routes: Option<Vec<RawRoute>>,
 
-    /// What `twinspan check` finds and is meant: `["overlap GET /docs"]`; files only.
+    /// What `twinspan check` finds and is meant: `["both-claim GET /docs"]`; files only.
     #[arg(skip)]
     pub acknowledge: Option<Vec<String>>,
 }

@@ -45,6 +45,11 @@ fn write_sample(text: &mut String, declaration: &Declaration, sample: &Sample) {
             let labels = braced(&labels, "");
             line(text, format_args!("{name}{labels} {number}"));
         }
+        Value::Fraction(hundredths) => {
+            let labels = braced(&labels, "");
+            let (whole, rest) = (hundredths / 100, hundredths % 100);
+            line(text, format_args!("{name}{labels} {whole}.{rest:02}"));
+        }
         Value::Histogram { counts, sum_nanos } => {
             let mut cumulative = 0_u64;
             let bounds = DURATION_BOUNDS.iter().map(|bound| bound.label);

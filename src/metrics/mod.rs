@@ -307,6 +307,8 @@ pub struct Sample {
 #[serde(rename_all = "snake_case")]
 pub enum Value {
     Number(u64),
+    /// In hundredths.
+    Fraction(u64),
     /// Counts per bucket (not cumulative), the last above every bound.
     Histogram {
         counts: Vec<u64>,
@@ -315,7 +317,7 @@ pub enum Value {
 }
 
 impl Snapshot {
-    fn push(&mut self, family: Family, labels: &[&str], value: Value) {
+    pub(crate) fn push(&mut self, family: Family, labels: &[&str], value: Value) {
         self.samples.push(Sample {
             family,
             labels: labels.iter().map(|&label| label.to_owned()).collect(),
@@ -323,7 +325,7 @@ impl Snapshot {
         });
     }
 
-    fn number(&mut self, family: Family, labels: &[&str], number: u64) {
+    pub(crate) fn number(&mut self, family: Family, labels: &[&str], number: u64) {
         self.push(family, labels, Value::Number(number));
     }
 
@@ -357,10 +359,10 @@ impl Snapshot {
 impl Sample {
     fn merge(&mut self, other: &Value) {
         match (&mut self.value, other) {
-            (Value::Number(number), Value::Number(other)) => {
-                if self.family.declaration().kind != Kind::Info {
-                    *number = number.saturating_add(*other);
-                }
+            (Value::Number(number), Value::Number(other))
+                if self.family.declaration().kind != Kind::Info =>
+            {
+                *number = number.saturating_add(*other);
             }
             (
                 Value::Histogram { counts, sum_nanos },
@@ -374,9 +376,9 @@ impl Sample {
                 }
                 *sum_nanos = sum_nanos.saturating_add(*other_nanos);
             }
-            // A family has one kind, so this is a message from something that is not a worker.
-            (Value::Number(_), Value::Histogram { .. })
-            | (Value::Histogram { .. }, Value::Number(_)) => {}
+            // What is always 1, and what only the server as a whole has. Otherwise, as a family has one kind,
+            // this is a message from something that is not a worker.
+            _ => {}
         }
     }
 }
@@ -402,6 +404,8 @@ pub enum Family {
     PoolWaiting,
     PoolAbandoned,
     LogLinesDropped,
+    CanaryPercent,
+    RollbacksTotal,
 }
 
 /// How a family is exported and merged.
@@ -424,7 +428,7 @@ pub enum Kind {
 
 impl Family {
     /// In the order of export.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::BuildInfo,
         Self::Workers,
         Self::Connections,
@@ -442,6 +446,8 @@ impl Family {
         Self::PoolWaiting,
         Self::PoolAbandoned,
         Self::LogLinesDropped,
+        Self::CanaryPercent,
+        Self::RollbacksTotal,
     ];
 
     pub const fn declaration(self) -> Declaration {
@@ -547,6 +553,18 @@ impl Family {
                 kind: Kind::Counter,
                 labels: &[],
                 help: "Access log lines that were lost because nobody read them fast enough.",
+            },
+            Self::CanaryPercent => Declaration {
+                name: "twinspan_canary_percent",
+                kind: Kind::Gauge,
+                labels: &["rule"],
+                help: "The part of the requests of a rule that its application gets, of 100.",
+            },
+            Self::RollbacksTotal => Declaration {
+                name: "twinspan_rollbacks_total",
+                kind: Kind::Counter,
+                labels: &["rule"],
+                help: "Canaries that were taken back, by the server itself or by an operator.",
             },
         }
     }

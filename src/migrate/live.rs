@@ -5,6 +5,7 @@
 //! ([`ToWorker::Prepare`](crate::supervisor::channel::ToWorker::Prepare)), then all are told that it is so.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -73,6 +74,67 @@ pub enum Edit {
     Reset,
 }
 
+/// Who makes a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "who", rename_all = "snake_case")]
+pub enum Author {
+    /// Who holds the token of the admin endpoint.
+    Operator {
+        /// The unix user, where the request came over a unix socket.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        uid: Option<u32>,
+    },
+    /// The server itself, which takes a canary back.
+    Automatic,
+}
+
+/// `operator`, `operator (uid 1000)`, `automatic`
+impl fmt::Display for Author {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Operator { uid: None } => f.write_str("operator"),
+            Self::Operator { uid: Some(uid) } => write!(f, "operator (uid {uid})"),
+            Self::Automatic => f.write_str("automatic"),
+        }
+    }
+}
+
+/// How a rule is at one time; what it has no policy for is not there.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RuleState {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Percent>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<Percent>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rolled_back: Option<RolledBack>,
+}
+
+/// One change that was made, as a line of the audit log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Seconds since 1970.
+    pub at: u64,
+    pub version: u64,
+    #[serde(flatten)]
+    pub author: Author,
+    pub rule: String,
+    /// `None` for a rule that is not in the configuration any more.
+    pub was: Option<RuleState>,
+    pub is: Option<RuleState>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What came of a change.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Changed {
+    /// Workers on which it counts.
+    pub workers: usize,
+    #[serde(flatten)]
+    pub record: Record,
+}
+
 /// Why a change is not made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChangeError {
@@ -106,6 +168,17 @@ impl Overlay {
                 .unwrap_or(shadow.percent)
         });
         Shares { canary, shadow }
+    }
+
+    /// How a rule is under this overlay.
+    pub fn state(&self, rule: &RuleConfig) -> RuleState {
+        let shares = self.shares(rule);
+        let changed = self.rules.get(&rule.name);
+        RuleState {
+            canary: rule.canary.as_ref().map(|_| shares.canary),
+            shadow: rule.shadow.as_ref().map(|_| shares.shadow),
+            rolled_back: changed.and_then(|changed| changed.rolled_back.clone()),
+        }
     }
 
     /// The next version, with one change more. `now` is in seconds since 1970.

@@ -4,6 +4,9 @@
 //! canaries by it, and changes the policies of rules on all workers together ([`live`]). Everything that
 //! people read of a migration, on the command line or in a browser, is one [`status`].
 
+pub mod judge;
 pub mod live;
 pub mod observe;
+pub mod state_dir;
+pub mod steward;
 pub mod store;

@@ -19,7 +19,7 @@ use rusqlite::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::live::{Change, Edit};
+use super::live::Record;
 use super::observe::{CanaryTraffic, Comparisons, Observations, Sample, Side, Tally, Traffic};
 use crate::app::RouteKind;
 use crate::config::RuleConfig;
@@ -137,15 +137,6 @@ pub struct DayTraffic {
     pub app: String,
     pub requests: u64,
     pub nanos: u64,
-}
-
-/// A change that was made to a rule.
-#[derive(Debug, Clone, PartialEq)]
-pub struct KnownChange {
-    pub at: u64,
-    pub version: u64,
-    pub change: Change,
-    pub by: String,
 }
 
 impl Store {
@@ -280,23 +271,13 @@ impl Store {
         })
     }
 
-    /// Remembers a change that was made, and who asked for it.
+    /// Remembers a change that was made.
     ///
     /// # Errors
     /// [`StoreError`]; it is not remembered then.
-    pub fn changed(
-        &mut self,
-        now: u64,
-        version: u64,
-        change: &Change,
-        by: &str,
-    ) -> Result<(), StoreError> {
+    pub fn changed(&mut self, change: &Record) -> Result<(), StoreError> {
         self.write(|transaction| {
-            let edit = json(&change.edit)?;
-            transaction.execute(
-                "INSERT INTO changes (at, version, rule, edit, by) VALUES (?, ?, ?, ?, ?)",
-                params![integer(now), integer(version), change.rule, edit, by],
-            )?;
+            transaction.execute("INSERT INTO changes (record) VALUES (?)", [json(change)?])?;
             transaction.execute(
                 "DELETE FROM changes WHERE id <= (SELECT max(id) FROM changes) - ?",
                 [CHANGES],
@@ -467,20 +448,9 @@ impl Store {
     }
 
     /// The changes that were made last, the newest first.
-    pub fn changes(&self, limit: u32) -> Result<Vec<KnownChange>, StoreError> {
-        let query = "SELECT at, version, rule, edit, by FROM changes ORDER BY id DESC LIMIT ?";
-        self.list(query, [limit], |row| {
-            let edit: String = row.get(3)?;
-            Ok(KnownChange {
-                at: number(row, 0)?,
-                version: number(row, 1)?,
-                change: Change {
-                    rule: row.get(2)?,
-                    edit: parse::<Edit>(3, &edit)?,
-                },
-                by: row.get(4)?,
-            })
-        })
+    pub fn changes(&self, limit: u32) -> Result<Vec<Record>, StoreError> {
+        let query = "SELECT record FROM changes ORDER BY id DESC LIMIT ?";
+        self.list(query, [limit], |row| parse(0, &row.get::<_, String>(0)?))
     }
 
     fn list<T>(
@@ -783,9 +753,10 @@ fn counts() -> impl Iterator<Item = String> {
 }
 
 fn schema() -> String {
-    let counts: String = counts()
-        .map(|name| format!("{name} INTEGER NOT NULL, "))
+    let counts: Vec<_> = counts()
+        .map(|name| format!("{name} INTEGER NOT NULL"))
         .collect();
+    let counts = counts.join(", ");
     format!(
         "
 CREATE TABLE began (one INTEGER PRIMARY KEY CHECK (one = 1), at INTEGER NOT NULL) STRICT;
@@ -799,7 +770,7 @@ CREATE TABLE routes (
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE traffic (
     day INTEGER NOT NULL, app TEXT NOT NULL, method TEXT NOT NULL, template TEXT NOT NULL,
-    {counts}
+    {counts},
     PRIMARY KEY (day, app, method, template)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE minutes (
@@ -809,7 +780,7 @@ CREATE TABLE minutes (
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE canaries (
     day INTEGER NOT NULL, rule TEXT NOT NULL, side TEXT NOT NULL,
-    {counts}
+    {counts},
     PRIMARY KEY (day, rule, side)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE comparisons (
@@ -822,10 +793,7 @@ CREATE TABLE samples (
     category TEXT NOT NULL, path TEXT NOT NULL, at INTEGER NOT NULL, differences TEXT NOT NULL
 ) STRICT;
 CREATE INDEX samples_alike ON samples (rule, method, template, category);
-CREATE TABLE changes (
-    id INTEGER PRIMARY KEY, at INTEGER NOT NULL, version INTEGER NOT NULL, rule TEXT NOT NULL,
-    edit TEXT NOT NULL, by TEXT NOT NULL
-) STRICT;
+CREATE TABLE changes (id INTEGER PRIMARY KEY, record TEXT NOT NULL) STRICT;
 "
     )
 }
@@ -927,6 +895,7 @@ mod tests {
     use super::*;
     use crate::app::{Description, Interface, Route, RouteTable};
     use crate::config::RuleMatch;
+    use crate::migrate::live::Author;
     use crate::policy::compare::Difference;
 
     const NOON: u64 = 20_000 * DAY + DAY / 2;
@@ -984,12 +953,7 @@ mod tests {
             template: Some(template.into()),
             path: format!("{template}/{at}"),
             at,
-            differences: vec![Difference {
-                category,
-                place: "$.price".into(),
-                old: "1".into(),
-                new: "2".into(),
-            }],
+            differences: vec![Difference::new(category, "$.price", "1", "2")],
         }
     }
 
@@ -1396,33 +1360,22 @@ mod tests {
     }
 
     #[test]
-    fn changes_are_remembered_with_who_made_them() {
+    fn the_last_changes_are_remembered() {
         let mut store = Store::open(None).unwrap();
-        let change = |rule: &str| Change {
-            rule: rule.into(),
-            edit: Edit::RollBack {
-                reason: "too slow".into(),
-            },
+        let change = |version| Record {
+            at: NOON,
+            version,
+            author: Author::Operator { uid: Some(1000) },
+            rule: "items".into(),
+            was: None,
+            is: None,
+            reason: Some("too slow".into()),
         };
         for version in 1..=250 {
-            store
-                .changed(NOON, version, &change("items"), "server")
-                .unwrap();
+            store.changed(&change(version)).unwrap();
         }
-        store
-            .changed(NOON + 1, 251, &change("cart"), "ctl")
-            .unwrap();
         let changes = store.changes(1000).unwrap();
-        assert_eq!(changes.len(), 200);
-        let KnownChange {
-            at,
-            version,
-            change: made,
-            by,
-        } = &changes[0];
-        assert_eq!(
-            (*at, *version, made, by.as_str()),
-            (NOON + 1, 251, &change("cart"), "ctl")
-        );
+        assert_eq!((changes.len(), &changes[0]), (200, &change(250)));
+        assert_eq!(store.changes(1).unwrap(), [change(250)]);
     }
 }

@@ -7,6 +7,7 @@
 //! returns actions, knows no clock and does no IO. The loop around it ([`run`]) turns processes,
 //! channels and signals into events, and actions into processes, messages and signals.
 
+mod changes;
 pub mod channel;
 mod child;
 mod run;
@@ -22,7 +23,7 @@ use crate::error::Exit;
 use channel::{Failure, FailureKind};
 
 pub use child::WorkerCommand;
-pub use run::{Control, ServerError, run};
+pub use run::{Configured, Control, LiveRules, ServerError, run};
 
 /// A worker that is not heard of for this long is killed. Its heartbeat comes from a thread that no
 /// application can hold up, so that only a stopped or broken process is silent.

@@ -1,6 +1,6 @@
 //! The loop around the decisions: events in, actions out.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -12,17 +12,20 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use super::changes::{self, Changes, Order};
 use super::channel::{AppReport, Failure, FromWorker, Start, ToWorker};
 use super::child::{Children, Notice, WorkerCommand};
 use super::{Action, Event, Level, Plan, Signal, Status, Supervisor, WorkerId, signals};
 use crate::banner::{self, Place};
-use crate::config::Config;
+use crate::config::{Config, ConfigError, RuleConfig};
 use crate::dispatch::Dispatcher;
 use crate::drain::Drain;
 use crate::error::Exit;
 use crate::listen::{BindError, Listener};
-use crate::metrics::Snapshot;
-use crate::migrate::live::Overlay;
+use crate::metrics::{Family, Snapshot, Value};
+use crate::migrate::live::{Author, Change, ChangeError, Changed, Edit, Overlay};
+use crate::migrate::steward::{self, Steward, Word};
+use crate::migrate::store::Store;
 use crate::worker;
 
 /// Applications start one after the other, each within its own limit, which the worker enforces with
@@ -30,6 +33,8 @@ use crate::worker;
 const STARTUP_MARGIN: Duration = Duration::from_secs(15);
 /// A worker that does not answer within this is counted as it was when it last did.
 const COLLECT_LIMIT: Duration = Duration::from_millis(500);
+/// What the disk may take for the last that is to be kept.
+const FINISH_LIMIT: Duration = Duration::from_secs(5);
 
 /// How a server ended that was not asked to.
 #[derive(Debug)]
@@ -58,6 +63,15 @@ impl From<BindError> for ServerError {
     }
 }
 
+impl From<ConfigError> for ServerError {
+    fn from(error: ConfigError) -> Self {
+        Self {
+            exit: Exit::Configuration,
+            failure: Failure::new(error.to_string()),
+        }
+    }
+}
+
 impl From<io::Error> for ServerError {
     fn from(error: io::Error) -> Self {
         Self {
@@ -67,10 +81,18 @@ impl From<io::Error> for ServerError {
     }
 }
 
+/// What a server runs with until it reloads.
+#[derive(Debug, Clone)]
+pub struct Configured {
+    /// What workers get to derive their own configuration from.
+    pub settings: serde_json::Value,
+    pub rules: Vec<RuleConfig>,
+}
+
 /// Runs the server in worker processes until it is told to stop.
 ///
-/// `settings` is what workers get to derive their own configuration from, `reread` gives it anew when the
-/// server reloads, or says why not; `command` starts a worker.
+/// `settings` is what workers get to derive their own configuration from, `reread` gives it anew with the rules
+/// when the server reloads, or says why not; `command` starts a worker.
 /// `admin` makes what answers on the admin listener; it is called only when there is one.
 ///
 /// # Errors
@@ -78,13 +100,14 @@ impl From<io::Error> for ServerError {
 pub fn run(
     config: &Config,
     settings: serde_json::Value,
-    reread: impl Fn() -> Result<serde_json::Value, String>,
+    reread: impl Fn() -> Result<Configured, String>,
     command: WorkerCommand,
     admin: impl FnOnce(Control, Drain) -> Arc<Dispatcher>,
 ) -> Result<Exit, ServerError> {
     let bind = |bind| Listener::bind(bind, config.backlog);
     let listeners: Vec<_> = config.binds.iter().map(bind).collect::<Result<_, _>>()?;
     let admin_listener = config.admin.as_ref().map(bind).transpose()?;
+    let beginning = Steward::open(config.state_dir.as_deref())?;
     let admin_local = admin_listener.as_ref().map(|l| l.local().clone());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -106,7 +129,11 @@ pub fn run(
                     .map(|app| app.timeout_shutdown)
                     .sum::<Duration>(),
         };
-        let (server, control) = Server::new(plan, settings, command, listeners);
+        let configured = Configured {
+            settings,
+            rules: config.rules.clone(),
+        };
+        let (server, control) = Server::new(plan, configured, beginning, command, listeners)?;
         if let Some(listener) = admin_listener {
             let drain = Drain::new(tokio::runtime::Handle::current(), CancellationToken::new());
             let dispatcher = admin(control.clone(), drain.clone());
@@ -126,20 +153,86 @@ pub fn run(
 /// What the admin endpoint may ask of the supervisor.
 #[derive(Debug, Clone)]
 pub struct Control {
-    requests: mpsc::UnboundedSender<oneshot::Sender<Snapshot>>,
+    requests: mpsc::UnboundedSender<Asked>,
     status: watch::Receiver<Status>,
+    live: watch::Receiver<Arc<LiveRules>>,
+    steward: steward::Handle,
+    token: Option<Arc<str>>,
 }
+
+/// The rules, and what was changed of them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LiveRules {
+    pub rules: Vec<RuleConfig>,
+    pub overlay: Overlay,
+}
+
+/// What is asked from outside of the loop.
+#[derive(Debug)]
+enum Asked {
+    Counters(oneshot::Sender<Snapshot>),
+    Change {
+        change: Change,
+        author: Author,
+        dry_run: bool,
+        reply: Reply,
+    },
+}
+
+type Reply = oneshot::Sender<Result<Changed, ChangeError>>;
 
 impl Control {
     pub fn status(&self) -> Status {
         *self.status.borrow()
     }
+
     /// The counters of all workers, those that are gone included. Takes at most half a second.
     pub async fn collect(&self) -> Snapshot {
         let (reply, snapshot) = oneshot::channel();
         // Neither fails before the supervisor ends, and then there is nothing left to count.
-        let _ = self.requests.send(reply);
+        let _ = self.requests.send(Asked::Counters(reply));
         snapshot.await.unwrap_or_default()
+    }
+
+    /// The rules as they are now.
+    pub fn live(&self) -> Arc<LiveRules> {
+        Arc::clone(&self.live.borrow())
+    }
+
+    /// Asks what is known of the migration; `None` where the server is ending.
+    pub async fn known<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Store) -> T + Send + 'static,
+    ) -> Option<T> {
+        self.steward.ask(question).await
+    }
+
+    /// What a change from outside needs; `None` where none can be made.
+    pub fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
+    /// Makes a change on all workers, or on none; with `dry_run` only tells what it would come to. Takes some
+    /// milliseconds, and seconds where a worker is silent or others change rules too.
+    ///
+    /// # Errors
+    /// [`ChangeError`] says why it is not made.
+    pub async fn change(
+        &self,
+        change: Change,
+        author: Author,
+        dry_run: bool,
+    ) -> Result<Changed, ChangeError> {
+        let (reply, changed) = oneshot::channel();
+        let asked = Asked::Change {
+            change,
+            author,
+            dry_run,
+            reply,
+        };
+        let _ = self.requests.send(asked);
+        let stopped = || ChangeError::Refused("the server has stopped".into());
+        changed.await.unwrap_or_else(|_| Err(stopped()))
     }
 }
 
@@ -148,6 +241,15 @@ struct Server {
     supervisor: Supervisor,
     began: Instant,
     settings: serde_json::Value,
+    changes: Changes,
+    /// Those who wait for a change.
+    orders: HashMap<changes::OrderId, Reply>,
+    next_order: changes::OrderId,
+    /// By rule, since the server began.
+    rollbacks: BTreeMap<String, u64>,
+    steward: steward::Handle,
+    words: mpsc::UnboundedReceiver<Word>,
+    live: watch::Sender<Arc<LiveRules>>,
     command: WorkerCommand,
     listeners: Arc<[Listener]>,
     children: Children,
@@ -160,7 +262,7 @@ struct Server {
     collection: Option<Collection>,
     notify: mpsc::UnboundedSender<(WorkerId, Notice)>,
     notices: mpsc::UnboundedReceiver<(WorkerId, Notice)>,
-    requests: mpsc::UnboundedReceiver<oneshot::Sender<Snapshot>>,
+    requests: mpsc::UnboundedReceiver<Asked>,
     status: watch::Sender<Status>,
 }
 
@@ -182,10 +284,27 @@ type Ended = Result<Exit, ServerError>;
 impl Server {
     fn new(
         plan: Plan,
-        settings: serde_json::Value,
+        configured: Configured,
+        beginning: steward::Beginning,
         command: WorkerCommand,
         listeners: Vec<Listener>,
-    ) -> (Self, Control) {
+    ) -> io::Result<(Self, Control)> {
+        let Configured { settings, rules } = configured;
+        let steward::Beginning {
+            steward,
+            overlay,
+            token,
+        } = beginning;
+        for line in steward::greetings(&overlay, &rules) {
+            warn!("{line}");
+        }
+        let (tell, words) = mpsc::unbounded_channel();
+        // Nobody listens when the supervisor is ending.
+        let steward = steward.start(rules.clone(), move |word| drop(tell.send(word)))?;
+        let (live, watched_live) = watch::channel(Arc::new(LiveRules {
+            rules: rules.clone(),
+            overlay: overlay.clone(),
+        }));
         let (notify, notices) = mpsc::unbounded_channel();
         let (ask, requests) = mpsc::unbounded_channel();
         let (status, watched) = watch::channel(Status::default());
@@ -193,6 +312,13 @@ impl Server {
             supervisor: Supervisor::new(plan),
             began: Instant::now(),
             settings,
+            changes: Changes::new(overlay, rules),
+            orders: HashMap::new(),
+            next_order: 0,
+            rollbacks: BTreeMap::new(),
+            steward,
+            words,
+            live,
             command,
             listeners: listeners.into(),
             children: Children::default(),
@@ -209,14 +335,17 @@ impl Server {
         let control = Control {
             requests: ask,
             status: watched,
+            live: watched_live,
+            steward: server.steward.clone(),
+            token: token.map(Arc::from),
         };
-        (server, control)
+        Ok((server, control))
     }
 
     async fn run(
         mut self,
         mut signals: mpsc::UnboundedReceiver<Signal>,
-        reread: impl Fn() -> Result<serde_json::Value, String>,
+        reread: impl Fn() -> Result<Configured, String>,
         announce: impl Fn(&[Listener], &[AppReport]),
     ) -> Ended {
         let mut child_ended = signal(SignalKind::child())?;
@@ -224,6 +353,7 @@ impl Server {
         while ended.is_none() {
             let wake = self.began + self.supervisor.wake_at();
             let collected = self.collection.as_ref().map_or(wake, |it| it.until);
+            let changed = self.changes.wake_at().map_or(wake, |at| self.began + at);
             ended = tokio::select! {
                 // A signal to the whole process group ends workers too: what is asked for comes first,
                 // or their deaths would be held against the application.
@@ -240,16 +370,22 @@ impl Server {
                     None
                 }
                 Some((worker, notice)) = self.notices.recv() => self.notice(worker, notice, &announce),
-                Some(reply) = self.requests.recv() => {
-                    self.collect(reply);
+                Some(word) = self.words.recv() => {
+                    self.listen(word);
                     None
                 }
-                () = tokio::time::sleep_until(wake.min(collected)) => {
+                Some(asked) = self.requests.recv() => {
+                    self.ask(asked);
+                    None
+                }
+                () = tokio::time::sleep_until(wake.min(collected).min(changed)) => {
                     self.finish_collection();
+                    self.change(changes::Event::Tick);
                     self.step(Event::Tick, &announce)
                 }
             };
         }
+        self.steward.finish(FINISH_LIMIT);
         ended.unwrap_or(Ok(Exit::Success))
     }
 
@@ -257,13 +393,18 @@ impl Server {
     fn reconfigure(
         &mut self,
         signal: Signal,
-        reread: &impl Fn() -> Result<serde_json::Value, String>,
+        reread: &impl Fn() -> Result<Configured, String>,
     ) -> bool {
         if signal != Signal::Hangup {
             return true;
         }
         match reread() {
-            Ok(settings) => self.settings = settings,
+            Ok(Configured { settings, rules }) => {
+                self.settings = settings;
+                self.steward.rules(rules.clone());
+                self.changes.set_rules(rules);
+                self.publish();
+            }
             Err(problem) => {
                 error!("no reload, the workers serve as before\n{problem}");
                 return false;
@@ -293,7 +434,10 @@ impl Server {
                             events.push_back(Event::SpawnFailed { worker, problem });
                         }
                     }
-                    Action::Drain(worker) => self.children.tell(worker, ToWorker::Drain),
+                    Action::Drain(worker) => {
+                        self.children.tell(worker, ToWorker::Drain);
+                        self.change(changes::Event::Leaving(worker));
+                    }
                     Action::Kill(worker) => self.children.kill(worker),
                     Action::Announce => announce(&self.listeners, &self.apps),
                     Action::Log {
@@ -331,13 +475,14 @@ impl Server {
             config: self.settings.clone(),
             slot,
             generation,
-            overlay: Overlay::default(),
+            overlay: self.changes.overlay().clone(),
         };
         let listeners = Arc::clone(&self.listeners);
         self.children
             .spawn(id, &self.command, start, listeners, self.notify.clone())?;
         let pid = self.children.pid(id);
         debug!(pid, slot, generation, "a worker starts");
+        self.change(changes::Event::Spawned(id));
         self.workers.insert(
             id,
             Worker {
@@ -365,9 +510,11 @@ impl Server {
                     let pid = self.workers.get(&id).and_then(|worker| worker.pid);
                     error!(pid, %error, "a worker cannot be understood");
                 }
+                self.change(changes::Event::Gone(id));
                 self.step(Event::ChannelClosed(id), announce)
             }
             Notice::Exited(status) => {
+                self.change(changes::Event::Gone(id));
                 let ended = self.step(Event::Exited { worker: id, status }, announce);
                 if let Some(worker) = self.workers.remove(&id) {
                     self.retired.merge(&worker.counters.retire());
@@ -382,6 +529,7 @@ impl Server {
     fn said(&mut self, id: WorkerId, message: FromWorker) -> Event {
         match message {
             FromWorker::Ready(ready) => {
+                self.steward.inventory(ready.apps.clone());
                 self.apps = ready.apps;
                 if self.warnings != ready.warnings {
                     for warning in &ready.warnings {
@@ -392,6 +540,7 @@ impl Server {
                 if let Some(worker) = self.workers.get_mut(&id) {
                     worker.ready = true;
                 }
+                self.change(changes::Event::Ready(id));
                 Event::Ready(id)
             }
             FromWorker::Failed { kind, failure } => Event::Failed {
@@ -399,10 +548,25 @@ impl Server {
                 kind,
                 failure,
             },
-            FromWorker::Heartbeat
-            | FromWorker::Prepared { .. }
-            | FromWorker::Committed { .. }
-            | FromWorker::Observed(_) => Event::Heard(id),
+            FromWorker::Prepared { version, problem } => {
+                let worker = id;
+                self.change(changes::Event::Prepared {
+                    worker,
+                    version,
+                    problem,
+                });
+                Event::Heard(id)
+            }
+            FromWorker::Committed { version } => {
+                let worker = id;
+                self.change(changes::Event::Committed { worker, version });
+                Event::Heard(id)
+            }
+            FromWorker::Observed(observations) => {
+                self.steward.observe(observations);
+                Event::Heard(id)
+            }
+            FromWorker::Heartbeat => Event::Heard(id),
             FromWorker::Counters(counters) => {
                 if let Some(worker) = self.workers.get_mut(&id) {
                     worker.counters = counters;
@@ -410,8 +574,130 @@ impl Server {
                 self.counted(id);
                 Event::Heard(id)
             }
-            FromWorker::Draining => Event::Draining(id),
+            FromWorker::Draining => {
+                self.change(changes::Event::Leaving(id));
+                Event::Draining(id)
+            }
             FromWorker::Stuck { app } => Event::Stuck { worker: id, app },
+        }
+    }
+
+    fn ask(&mut self, asked: Asked) {
+        match asked {
+            Asked::Counters(reply) => self.collect(reply),
+            Asked::Change {
+                change,
+                author,
+                dry_run,
+                reply,
+            } => {
+                let order = self.order(change, author);
+                if dry_run {
+                    // Whoever asked may have gone.
+                    let _ = reply.send(self.changes.preview(&order));
+                } else {
+                    self.orders.insert(order.id, reply);
+                    self.change(changes::Event::Ordered(order));
+                }
+            }
+        }
+    }
+
+    fn order(&mut self, change: Change, author: Author) -> Order {
+        let id = self.next_order;
+        self.next_order += 1;
+        Order {
+            id,
+            change,
+            author,
+            at: steward::unix_now(),
+        }
+    }
+
+    /// Takes in what the steward says.
+    fn listen(&mut self, word: Word) {
+        match word {
+            Word::Kept { version, problem } => {
+                self.change(changes::Event::Kept { version, problem });
+            }
+            Word::Verdict(change) => {
+                let order = self.order(change, Author::Automatic);
+                self.change(changes::Event::Ordered(order));
+            }
+        }
+    }
+
+    /// Decides about live changes, and acts.
+    fn change(&mut self, event: changes::Event) {
+        for action in self.changes.step(event, self.began.elapsed()) {
+            match action {
+                changes::Action::Tell(worker, message) => self.children.tell(worker, message),
+                changes::Action::Keep { overlay, record } => self.steward.keep(overlay, record),
+                changes::Action::Warn { worker, message } => {
+                    let pid = worker.and_then(|id| self.workers.get(&id)?.pid);
+                    warn!(pid, "{message}");
+                }
+                changes::Action::Answer { order, outcome } => self.answer(&order, outcome),
+            }
+        }
+    }
+
+    /// Tells people, and whoever asked, what came of a change.
+    fn answer(&mut self, order: &Order, outcome: Result<Changed, ChangeError>) {
+        let rule = &order.change.rule;
+        match &outcome {
+            Ok(Changed { record, workers }) => {
+                self.publish();
+                let version = record.version;
+                match &order.change.edit {
+                    Edit::RollBack { reason } => {
+                        let count = self.rollbacks.entry(rule.clone()).or_default();
+                        *count += 1;
+                        warn!(rule, reason, version, workers, "a canary was rolled back");
+                    }
+                    Edit::Set { canary, shadow } => {
+                        let canary = canary.map(tracing::field::display);
+                        let shadow = shadow.map(tracing::field::display);
+                        info!(rule, canary, shadow, version, workers, "a rule was changed");
+                    }
+                    Edit::Reset => info!(rule, version, workers, "a rule was reset"),
+                }
+            }
+            // It was rolled back by somebody else meanwhile.
+            Err(error @ ChangeError::RolledBack { .. }) if order.author == Author::Automatic => {
+                debug!(rule, %error, "nothing to roll back");
+            }
+            Err(error) if order.author == Author::Automatic => {
+                error!(rule, %error, "a canary could not be rolled back");
+            }
+            Err(error) => info!(rule, %error, "a change was not made"),
+        }
+        if let Some(reply) = self.orders.remove(&order.id) {
+            // Whoever asked may have gone.
+            let _ = reply.send(outcome);
+        }
+    }
+
+    /// Shows how the rules are now.
+    fn publish(&self) {
+        self.steward.counts(self.changes.overlay().clone());
+        self.live.send_replace(Arc::new(LiveRules {
+            rules: self.changes.rules().to_vec(),
+            overlay: self.changes.overlay().clone(),
+        }));
+    }
+
+    /// What is counted of the server as a whole.
+    fn own_samples(&self, snapshot: &mut Snapshot) {
+        let overlay = self.changes.overlay();
+        for rule in self.changes.rules() {
+            if rule.canary.is_some() {
+                let share = overlay.shares(rule).canary;
+                let value = Value::Fraction(share.hundredths().into());
+                snapshot.push(Family::CanaryPercent, &[&rule.name], value);
+                let count = self.rollbacks.get(&rule.name).copied().unwrap_or_default();
+                snapshot.number(Family::RollbacksTotal, &[&rule.name], count);
+            }
         }
     }
 
@@ -449,6 +735,7 @@ impl Server {
             for worker in self.workers.values() {
                 total.merge(&worker.counters);
             }
+            self.own_samples(&mut total);
             for reply in collection.replies {
                 // Whoever asked may have gone.
                 let _ = reply.send(total.clone());
@@ -461,15 +748,17 @@ impl Server {
 mod tests {
     use std::io::{Read, Write};
     use std::net::{SocketAddr, TcpStream};
-    use std::path::PathBuf;
+    use std::path::{Path, PathBuf};
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use serde_json::json;
 
     use super::*;
     use crate::app::LocalAddr;
-    use crate::config::Bind;
-    use crate::metrics::{Family, Metrics, Sample, Value};
+    use crate::config::rule::{CanaryConfig, Percent, Sticky};
+    use crate::config::{Bind, RuleMatch};
+    use crate::metrics::{Metrics, Sample};
+    use crate::migrate::live::TakenOn;
     use crate::supervisor::channel::{FailureKind, Ready, WorkerChannel};
 
     /// The worker process of the tests below: this test binary, run again. What it does is written in
@@ -502,12 +791,19 @@ mod tests {
             .enable_all()
             .build()
             .unwrap();
-        let code = runtime.block_on(serve(channel, listeners, argument));
+        let code = runtime.block_on(serve(channel, listeners, start.overlay, argument));
         std::process::exit(code);
     }
 
-    /// Answers each connection with `word` and the process id, and a connection that says `die` by dying.
-    async fn serve(channel: WorkerChannel, listeners: Vec<Listener>, word: &str) -> i32 {
+    /// Answers each connection with `word` and the process id, one that says `share` with the canary that
+    /// counts here, and one that says `die` by dying. After any other word, the worker does not treat the
+    /// next change as it should.
+    async fn serve(
+        channel: WorkerChannel,
+        listeners: Vec<Listener>,
+        overlay: Overlay,
+        word: &str,
+    ) -> i32 {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let (sender, mut receiver) = channel.split().unwrap();
         let listener = listeners.into_iter().next().unwrap();
@@ -516,6 +812,9 @@ mod tests {
         sender.send(&ready).await.unwrap();
         let pid = std::process::id();
         let metrics = Metrics::new(&[]);
+        let mut misdeed = String::new();
+        let mut share = overlay.shares(&rules()[0]).canary;
+        let mut taken_on = TakenOn::new(rules(), overlay);
         loop {
             tokio::select! {
                 message = receiver.recv() => match message.unwrap() {
@@ -524,16 +823,39 @@ mod tests {
                         sender.send(&counters).await.unwrap();
                     }
                     Some(ToWorker::Drain) => return 0,
-                    Some(other) => panic!("{other:?}"),
+                    Some(ToWorker::Prepare(overlay)) => {
+                        let version = overlay.version;
+                        let mut problem = taken_on.prepare(overlay).err();
+                        match &*misdeed {
+                            "die when asked" => return 70,
+                            "silent" => continue,
+                            "refuse" => problem = Some("not here".into()),
+                            _ => {}
+                        }
+                        let prepared = FromWorker::Prepared { version, problem };
+                        sender.send(&prepared).await.unwrap();
+                    }
+                    Some(ToWorker::Commit { .. }) if misdeed == "die when told" => return 70,
+                    Some(ToWorker::Commit { version }) => {
+                        let overlay = taken_on.commit(version).unwrap();
+                        share = overlay.shares(&rules()[0]).canary;
+                        let committed = FromWorker::Committed { version };
+                        sender.send(&committed).await.unwrap();
+                    }
+                    Some(ToWorker::Abort { version }) => taken_on.abort(version),
                     None => return 7,
                 },
                 (mut socket, _) = acceptor.accept() => {
                     let mut asked = String::new();
                     socket.read_to_string(&mut asked).await.unwrap();
-                    if asked == "die" {
-                        return 70;
+                    let answer = match &*asked {
+                        "die" => return 70,
+                        "share" => format!("{share} {pid}"),
+                        _ => format!("{word} {pid}"),
+                    };
+                    if asked != "share" {
+                        misdeed = asked;
                     }
-                    let answer = format!("{word} {pid}");
                     socket.write_all(answer.as_bytes()).await.unwrap();
                 }
             }
@@ -552,20 +874,32 @@ mod tests {
 
     impl Fixture {
         fn start(workers: usize, script: &str) -> Self {
+            Self::start_command(workers, script, Self::command())
+        }
+
+        fn command() -> WorkerCommand {
             let exe = std::env::current_exe().unwrap();
             // The shell keeps what the test runner prints out of our output.
-            let command = WorkerCommand {
+            WorkerCommand {
                 program: "/bin/sh".into(),
                 args: vec![
                     "-c".into(),
                     "exec \"$0\" --ignored --exact supervisor::run::tests::worker_process >/dev/null".into(),
                     exe.into(),
                 ],
-            };
-            Self::start_command(workers, script, command)
+            }
         }
 
         fn start_command(workers: usize, script: &str, command: WorkerCommand) -> Self {
+            Self::start_with(workers, script, command, None)
+        }
+
+        fn start_with(
+            workers: usize,
+            script: &str,
+            command: WorkerCommand,
+            state: Option<&Path>,
+        ) -> Self {
             static COUNT: AtomicU32 = AtomicU32::new(0);
             let name = format!(
                 "twinspan-script-{}-{}",
@@ -583,12 +917,18 @@ mod tests {
                 startup: Duration::from_secs(30),
                 graceful: Duration::from_secs(5),
             };
-            let settings = json!({"script": &path});
-            let reread = {
-                let settings = settings.clone();
-                move || Ok(settings.clone())
+            let configured = Configured {
+                settings: json!({"script": &path}),
+                rules: rules(),
             };
-            let (server, control) = Server::new(plan, settings, command, vec![listener]);
+            let reread = {
+                let configured = configured.clone();
+                move || Ok(configured.clone())
+            };
+            let beginning = Steward::open(state).unwrap();
+            let listeners = vec![listener];
+            let (server, control) =
+                Server::new(plan, configured, beginning, command, listeners).unwrap();
             let (signals, receiver) = mpsc::unbounded_channel();
             let (announce, announced) = mpsc::unbounded_channel();
             let announce = move |_: &[Listener], _: &[AppReport]| announce.send(()).unwrap();
@@ -604,9 +944,50 @@ mod tests {
         }
 
         async fn running(workers: usize) -> Self {
-            let mut server = Self::start(workers, "serve one");
+            Self::running_in(workers, None).await
+        }
+
+        async fn running_in(workers: usize, state: Option<&Path>) -> Self {
+            let mut server = Self::start_with(workers, "serve one", Self::command(), state);
             server.announced.recv().await.unwrap();
             server
+        }
+
+        /// Sets the canary of the rule.
+        async fn set(&self, canary: &str) -> Result<Changed, ChangeError> {
+            let canary = Some(canary.parse().unwrap());
+            let edit = Edit::Set {
+                canary,
+                shadow: None,
+            };
+            self.change(edit).await
+        }
+
+        async fn change(&self, edit: Edit) -> Result<Changed, ChangeError> {
+            let rule = "items".into();
+            let author = Author::Operator { uid: None };
+            let change = Change { rule, edit };
+            self.control.change(change, author, false).await
+        }
+
+        /// The canaries that count, by process, as soon as so many have answered that are not `but`.
+        async fn shares(&self, processes: usize, but: &[&str]) -> BTreeMap<String, String> {
+            let mut seen = BTreeMap::new();
+            while seen.len() < processes {
+                let answer = self.ask("share").await.unwrap_or_default();
+                if let Some((share, pid)) = answer.split_once(' ')
+                    && !but.contains(&pid)
+                {
+                    seen.insert(pid.to_owned(), share.to_owned());
+                }
+            }
+            seen
+        }
+
+        /// Whether this canary counts in so many processes, and no other in any.
+        async fn all_have(&self, share: &str, processes: usize) -> bool {
+            let shares = self.shares(processes, &[]).await;
+            shares.values().all(|counts| counts == share)
         }
 
         /// Asks on a new connection.
@@ -637,6 +1018,39 @@ mod tests {
         async fn stop(self) {
             self.signals.send(Signal::Terminate).unwrap();
             self.end().await.unwrap();
+        }
+    }
+
+    /// The rules of every server and worker here.
+    fn rules() -> Vec<RuleConfig> {
+        let canary = CanaryConfig {
+            percent: Percent::ONE,
+            sticky: Sticky::Client,
+            testers: Vec::new(),
+            rollback: None,
+        };
+        vec![RuleConfig {
+            name: "items".into(),
+            canary: Some(canary),
+            ..RuleConfig::new("new", RuleMatch::owned(), "twinspan.toml:1")
+        }]
+    }
+
+    /// A directory that is removed with it.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new() -> Self {
+            static COUNT: AtomicU32 = AtomicU32::new(0);
+            let count = COUNT.fetch_add(1, Ordering::Relaxed);
+            let name = format!("twinspan-state-{}-{count}", std::process::id());
+            Self(std::env::temp_dir().join(name))
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
         }
     }
 
@@ -801,5 +1215,115 @@ mod tests {
             "it saw the end of the channel"
         );
         std::fs::remove_file(&server.script).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_change_counts_on_every_worker_when_it_is_answered() {
+        let server = Fixture::running(2).await;
+        assert!(server.all_have("1", 2).await);
+        let changed = server.set("25").await.unwrap();
+        assert_eq!((changed.record.version, changed.workers), (1, 2));
+        assert!(server.all_have("25", 2).await);
+        let live = server.control.live();
+        assert_eq!(live.overlay.shares(&live.rules[0]).canary.to_string(), "25");
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_change_that_one_worker_refuses_counts_nowhere() {
+        let server = Fixture::running(2).await;
+        server.ask("refuse").await.unwrap();
+        let error = server.set("25").await.unwrap_err();
+        assert_eq!(error, ChangeError::Refused("not here".into()));
+        assert!(server.all_have("1", 2).await);
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_dies_before_a_change_is_settled_stops_it() {
+        let server = Fixture::running(2).await;
+        let victim = server.ask("die when asked").await.unwrap();
+        let error = server.set("25").await.unwrap_err();
+        assert_eq!(error, ChangeError::Refused("it died".into()));
+        let shares = server.shares(2, &[pid(&victim)]).await;
+        assert!(shares.values().all(|share| share == "1"), "{shares:?}");
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_dies_after_it_is_followed_by_one_that_has_it() {
+        let server = Fixture::running(2).await;
+        let victim = server.ask("die when told").await.unwrap();
+        let changed = server.set("25").await.unwrap();
+        assert_eq!(changed.workers, 1, "it waits for no dead worker");
+        let shares = server.shares(2, &[pid(&victim)]).await;
+        assert!(shares.values().all(|share| share == "25"), "{shares:?}");
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_starts_during_a_change_takes_part_in_it() {
+        let server = Fixture::running(2).await;
+        let silent = server.ask("silent").await.unwrap();
+        let reason = "too slow".into();
+        let rolling_back = server.change(Edit::RollBack { reason });
+        let replacing = async {
+            // Until the silent one has been waited for, the other is replaced.
+            let mut victim = server.ask("share").await.unwrap();
+            while pid(&victim) == pid(&silent) {
+                victim = server.ask("share").await.unwrap();
+            }
+            let victim = pid(&victim).parse().unwrap();
+            let victim = rustix::process::Pid::from_raw(victim).unwrap();
+            rustix::process::kill_process(victim, rustix::process::Signal::KILL).unwrap();
+        };
+        let (changed, ()) = tokio::join!(rolling_back, replacing);
+        assert_eq!(changed.unwrap().workers, 2);
+        assert!(server.all_have("0", 2).await);
+        let metrics = server.control.collect().await;
+        let rollbacks = |sample: &&Sample| sample.family == Family::RollbacksTotal;
+        let rollbacks = metrics.samples.iter().find(rollbacks).unwrap();
+        assert_eq!(rollbacks.value, Value::Number(1));
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn what_was_changed_outlives_the_server_and_is_written_down() {
+        let state = Scratch::new();
+        let server = Fixture::running_in(1, Some(&state.0)).await;
+        assert_eq!(server.control.token().unwrap().len(), 64);
+        server.set("25").await.unwrap();
+        server.signals.send(Signal::Hangup).unwrap();
+        server
+            .until(|status| status.generation == 1 && !status.reloading)
+            .await;
+        assert!(server.all_have("25", 1).await, "a reload keeps it too");
+        server.stop().await;
+        let server = Fixture::running_in(1, Some(&state.0)).await;
+        assert!(server.all_have("25", 1).await);
+        assert_eq!(server.change(Edit::Reset).await.unwrap().record.version, 2);
+        assert!(server.all_have("1", 1).await);
+        let audit = std::fs::read_to_string(state.0.join("audit.jsonl")).unwrap();
+        let lines: Vec<serde_json::Value> = audit
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        assert_eq!(lines.len(), 2);
+        assert_eq!(lines[0]["version"], 1);
+        assert_eq!(lines[0]["who"], "operator");
+        assert_eq!(lines[1]["was"]["canary"], 25.0);
+        assert_eq!(lines[1]["is"]["canary"], 1.0);
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_change_that_cannot_be_kept_counts_nowhere() {
+        let state = Scratch::new();
+        let server = Fixture::running_in(2, Some(&state.0)).await;
+        std::fs::create_dir(state.0.join("overlay.json.new")).unwrap();
+        let error = server.set("25").await.unwrap_err();
+        assert!(matches!(error, ChangeError::NotKept(_)), "{error}");
+        assert!(server.all_have("1", 2).await);
+        server.stop().await;
     }
 }
