@@ -104,14 +104,11 @@ impl PythonHost {
     }
 
     fn apps<'py>(&self, py: Python<'py>) -> PyResult<&Bound<'py, Apps>> {
-        let apps = match self.apps.get() {
-            Some(apps) => apps,
-            None => {
-                let made = Py::new(py, Apps::default())?;
-                self.apps.get_or_init(|| made)
-            }
-        };
-        Ok(apps.bind(py))
+        if let Some(apps) = self.apps.get() {
+            return Ok(apps.bind(py));
+        }
+        let made = Py::new(py, Apps::default())?;
+        Ok(self.apps.get_or_init(|| made).bind(py))
     }
 
     fn object<'py>(
@@ -160,7 +157,6 @@ impl PythonHost {
                 let event_loop = self.event_loop(py, app, config)?;
                 let mut others = self.asgi.lock().unwrap_or_else(PoisonError::into_inner);
                 let wrapped = AsgiApplication::new(
-                    py,
                     object,
                     detected,
                     app,

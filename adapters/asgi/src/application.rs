@@ -206,7 +206,6 @@ impl AsgiApplication {
     /// Wraps `app`; `router` is asked for its routes where it is given. `others` are loaded before it: an object
     /// that is among them has one lifespan, which is theirs. `apps` is what applications find each other by.
     pub fn new(
-        py: Python<'_>,
         app: &Bound<'_, PyAny>,
         detected: Detected,
         config: &AppConfig,
@@ -215,6 +214,7 @@ impl AsgiApplication {
         others: &[Arc<Self>],
         apps: &Bound<'_, PyAny>,
     ) -> PyResult<Self> {
+        let py = app.py();
         let starts = |other: &&Arc<Self>| other.lifespan.is_used() && other.shared.app.is(app);
         let same = match config.lifespan {
             LifespanMode::Off => None,
