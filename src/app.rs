@@ -229,6 +229,8 @@ impl Scheme {
 pub struct ConnInfo {
     /// `None` on a unix socket.
     pub peer: Option<SocketAddr>,
+    /// On a unix socket, the user whose process has connected, where the system tells.
+    pub peer_uid: Option<u32>,
     pub local: LocalAddr,
     pub scheme: Scheme,
 }

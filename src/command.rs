@@ -18,7 +18,7 @@ use tracing::{debug, error, warn};
 
 use crate::admin;
 use crate::app::BoxFuture;
-use crate::cli::{self, Action, CheckReport, Ended, Inventory, Invocation, RouteListing};
+use crate::cli::{self, Action, CheckReport, Ended, Inventory, Invocation, Question, RouteListing};
 use crate::config::{self, Config, ConfigError, Settings};
 use crate::error::{Exit, LoadError};
 use crate::logging;
@@ -47,16 +47,17 @@ pub fn run(
         return work(host);
     }
     let ended = match cli::parse(arguments, environment, directory) {
-        Ok(invocation) => match invocation.action {
+        Ok(invocation) => match &invocation.action {
             Action::Serve => serve(&invocation, program),
-            Action::Routes { json } => inspect(invocation.config, host, |config, inventory| {
+            &Action::Routes { json } => inspect(invocation.config, host, |config, inventory| {
                 let listing = RouteListing::new(config, inventory);
                 Ok((written(&listing, json)?, Exit::Success))
             }),
-            Action::Check { json } => inspect(invocation.config, host, |config, inventory| {
+            &Action::Check { json } => inspect(invocation.config, host, |config, inventory| {
                 let report = CheckReport::new(config, inventory);
                 Ok((written(&report, json)?, report.exit()))
             }),
+            Action::Migrate(question) => tell(question, &invocation.config),
         },
         Err(ended) => Err(ended),
     };
@@ -285,6 +286,20 @@ fn inspect(
     // A reader that has gone needs no more of it.
     let _ = writeln!(io::stdout(), "{text}");
     Ok(exit)
+}
+
+/// `twinspan migrate`
+fn tell(question: &Question, config: &Config) -> Result<Exit, Ended> {
+    let answer = question.answer(config)?;
+    // A reader that has gone needs no more of it.
+    let _ = writeln!(io::stdout(), "{}", answer.text);
+    match answer.failure {
+        None => Ok(Exit::Success),
+        Some(failure) => Err(Ended {
+            text: format!("error: {failure}"),
+            exit: Exit::Check,
+        }),
+    }
 }
 
 /// For people, or as JSON.

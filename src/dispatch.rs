@@ -399,6 +399,23 @@ impl Drop for OpenWebSocket<'_> {
     }
 }
 
+/// What an application answers to one that asks without a connection, and the length that was declared for its body.
+pub(crate) async fn answered(
+    app: &App,
+    request: Box<Request>,
+    is_head: bool,
+) -> (Response, Option<u64>) {
+    let answer = app.application.call(request).await;
+    let mut response = answer.unwrap_or_else(|error| failed(app, &error));
+    match fit(&mut response, is_head) {
+        Ok(declared) => (response, declared),
+        Err(misfit) => {
+            error!(app = %app.name, problem = %misfit, "a response was not sent");
+            (internal_error(), None)
+        }
+    }
+}
+
 /// What an application that did not answer looks like to its client.
 fn failed(app: &App, error: &AppError) -> Response {
     let (status, text) = match error {

@@ -32,6 +32,7 @@ pub mod dispatch;
 pub mod route;
 pub mod policy;
 pub mod unbridge;
+pub mod peers;
 pub mod app;
 pub mod body;
 pub mod file;

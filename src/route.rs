@@ -58,6 +58,33 @@ pub struct MountPoint {
 }
 
 impl MountPoint {
+    /// The way to an application that is called by its name: `mount` begins the path and is cut off, `root_path` ends in it.
+    ///
+    /// # Errors
+    /// [`Refusal`] with 400 for a path with a dot segment.
+    pub(crate) fn below(
+        rule: Arc<RuleInfo>,
+        root_path: Arc<str>,
+        mount: &str,
+        head: &Parts,
+    ) -> Result<Self, Refusal> {
+        let raw = head.uri.path();
+        let decoded = Decoded::of(raw);
+        let bytes = decoded
+            .as_ref()
+            .map_or(raw.as_bytes(), |decoded| &decoded.whole);
+        if has_dot_segment(bytes) {
+            return Err(DOT_SEGMENT);
+        }
+        Ok(Self {
+            rule,
+            route: None,
+            root_path,
+            decoded: decoded.map(|decoded| decoded.whole.into()),
+            mount_len: mount.len(),
+        })
+    }
+
     /// The decoded path below the mount: `""` or `/…`, or `*`.
     pub fn path_info<'a>(&'a self, head: &'a Parts) -> &'a [u8] {
         let path = self

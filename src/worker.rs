@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
@@ -23,6 +24,7 @@ use crate::metrics::traffic::AppTraffic;
 use crate::metrics::{Metrics, Snapshot};
 use crate::migrate::live::Overlay;
 use crate::migrate::observe::Observations;
+use crate::peers::Peers;
 use crate::route::{App, Router};
 use crate::supervisor::channel::{AppReport, Ready};
 use crate::unbridge::{self, Part};
@@ -31,6 +33,11 @@ use crate::unbridge::{self, Part};
 pub trait Host: Send + Sync {
     /// Loads one application. Called on the thread that later runs [`Host::drive`].
     fn load(&self, app: &AppConfig, config: &Config) -> Result<Arc<dyn Application>, LoadError>;
+
+    /// What lets the applications call each other, where they are to; opened when the worker has started.
+    fn peers(&self) -> Option<Peers> {
+        None
+    }
 
     /// Runs what has to run on this thread, an event loop say, until the worker has finished.
     fn drive(&self, finished: &Finished);
@@ -156,6 +163,7 @@ where
     R: FnOnce(Result<Started, LoadError>) -> BoxFuture<'static, ()> + Send + 'static,
 {
     let loaded = load(host, &config);
+    let peers = host.peers();
     let given_up = stop.clone();
     let (tell, told) = std::sync::mpsc::channel();
     let threads = config.io_threads;
@@ -168,6 +176,9 @@ where
             Ok(worker) => {
                 if let (Some(lead), [only]) = (lead, worker.loaded.as_slice()) {
                     only.application.may_lead(lead);
+                }
+                if let Some(peers) = peers {
+                    worker.open(&peers);
                 }
                 let started = worker.started();
                 let finished = started.finished.clone();
@@ -313,6 +324,12 @@ impl Worker {
             warnings,
         };
         Ok((router, ready, metrics))
+    }
+
+    /// Lets the applications call each other.
+    fn open(&self, peers: &Peers) {
+        let metrics = self.dispatcher.metrics().apps();
+        peers.open(Handle::current(), &self.loaded, metrics, &self.config);
     }
 
     /// What there is to tell once everything has started.

@@ -5,7 +5,7 @@ It owns exactly the routes below. Everything else is still answered by `shop_leg
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager, closing
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal
 
 import anyio
 import anyio.to_thread
-import shop_session
 import shop_store as store
 from fastapi import (
     Depends,
@@ -30,6 +29,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from fastapi.templating import Jinja2Templates
 from pydantic import BaseModel, Field
 from starlette.requests import HTTPConnection
+from twinspan.migrate import FlaskSessionMiddleware
 
 templates = Jinja2Templates(Path(__file__).parent / "templates")
 
@@ -83,13 +83,18 @@ async def lifespan(_: FastAPI) -> AsyncGenerator[dict[str, Any]]:
 
 
 app = FastAPI(title="Kettle & Leaf", version="1.0", lifespan=lifespan)
+# A login must not end where a route has moved: the session is Flask's own, in Flask's cookie.
+app.add_middleware(FlaskSessionMiddleware, secret_key=store.secret_key(), samesite="Lax")
 
 
-def session(connection: HTTPConnection) -> dict[str, Any]:
-    return shop_session.read(connection.cookies.get(shop_session.COOKIE))
+def session(connection: HTTPConnection) -> Mapping[str, Any]:
+    return connection.session
 
 
-def user(values: Annotated[dict[str, Any], Depends(session)]) -> str:
+Session = Annotated[Mapping[str, Any], Depends(session)]
+
+
+def user(values: Session) -> str:
     """Who is logged in. Flask's `login_required` does not guard what has moved here: this does."""
     if "user" not in values:
         raise HTTPException(401, "log in at /login first")
@@ -219,9 +224,7 @@ async def order_events(
 
 # HEAD too: Flask answered it for every GET, FastAPI does only when told.
 @app.api_route("/orders/{order_id:int}", methods=["GET", "HEAD"], response_class=HTMLResponse)
-def order_page(
-    request: Request, order_id: int, values: Annotated[dict[str, Any], Depends(session)]
-) -> Response:
+def order_page(request: Request, order_id: int, values: Session) -> Response:
     """What `shop_legacy.order_page` was, from the same template; its form still posts to Flask."""
     if "user" not in values:
         return RedirectResponse(f"/login?next=/orders/{order_id}", 302)
@@ -248,8 +251,7 @@ def order_page(
 @app.websocket("/ws/orders")
 async def order_board(websocket: WebSocket) -> None:
     """Sends every open order once, then each one that is placed or changes, as soon as it does."""
-    values = await anyio.to_thread.run_sync(session, websocket)
-    if not await anyio.to_thread.run_sync(store.is_staff, values.get("user", "")):
+    if not await anyio.to_thread.run_sync(store.is_staff, websocket.session.get("user", "")):
         # Before the accept: the handshake is answered with 403.
         await websocket.close()
         return

@@ -1,7 +1,7 @@
 //! Python as the host of applications.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use pyo3::exceptions::PyKeyboardInterrupt;
@@ -11,12 +11,15 @@ use tracing::error;
 use twinspan::app::Application;
 use twinspan::config::{AppConfig, Config};
 use twinspan::error::LoadError;
+use twinspan::peers::{self, Peers};
 use twinspan::worker::{Finished, Host};
 use twinspan_asgi::{AsgiApplication, EventLoop, MakeNative, make_loop};
 use twinspan_bridge::errors::{summary, traceback};
 use twinspan_bridge::import;
 use twinspan_bridge::interface::{Detected, detect};
 use twinspan_wsgi::WsgiApplication;
+
+use crate::apps::Apps;
 
 /// How often the main thread looks for signals when it has no event loop to run.
 const SIGNALS: Duration = Duration::from_millis(200);
@@ -31,6 +34,8 @@ pub(crate) struct PythonHost {
     event_loop: Mutex<Option<Arc<EventLoop>>>,
     /// Those that run on it, in the order in which they were loaded.
     asgi: Mutex<Vec<Arc<AsgiApplication>>>,
+    /// What they find each other by; made with the first of them.
+    apps: OnceLock<Py<Apps>>,
 }
 
 impl fmt::Debug for PythonHost {
@@ -46,7 +51,13 @@ impl PythonHost {
             interrupt: Mutex::default(),
             event_loop: Mutex::default(),
             asgi: Mutex::default(),
+            apps: OnceLock::new(),
         }
+    }
+
+    /// What the applications find each other by, once they are loaded.
+    pub(crate) fn loaded(&self) -> Option<&Py<Apps>> {
+        self.apps.get()
     }
 
     /// The exception of a signal handler, `KeyboardInterrupt` say, that ended the run early.
@@ -86,7 +97,18 @@ impl PythonHost {
         let made = make_loop(py, choice).map_err(failed)?;
         let made = EventLoop::new(made).map_err(|error| raised(py, app, &error))?;
         *event_loop = Some(Arc::clone(&made));
+        if let Some(apps) = self.apps.get() {
+            apps.get().run_on(&made);
+        }
         Ok(made)
+    }
+
+    fn apps<'py>(&self, py: Python<'py>) -> PyResult<&Bound<'py, Apps>> {
+        if let Some(apps) = self.apps.get() {
+            return Ok(apps.bind(py));
+        }
+        let made = Py::new(py, Apps::default())?;
+        Ok(self.apps.get_or_init(|| made).bind(py))
     }
 
     fn object<'py>(
@@ -119,19 +141,33 @@ impl PythonHost {
             Some(target) => Some(import::object(py, target)?),
             None => None,
         };
+        let apps = self.apps(py).map_err(raised)?;
+        apps.get().add(
+            &app.name,
+            router.as_ref().unwrap_or(object).clone().unbind(),
+            peers::mount(&config.rules, &app.name),
+            &config.root_path,
+        );
         let wrapped: Arc<dyn Application> = match detected {
             Detected::Wsgi => Arc::new(
-                WsgiApplication::new(py, object, app, router, config.workers > 1)
+                WsgiApplication::new(py, object, app, router, config.workers > 1, apps.as_any())
                     .map_err(raised)?,
             ),
             Detected::Asgi3 | Detected::Asgi2 => {
                 let event_loop = self.event_loop(py, app, config)?;
                 let mut others = self.asgi.lock().unwrap_or_else(PoisonError::into_inner);
-                let wrapped =
-                    AsgiApplication::new(py, object, detected, app, router, &event_loop, &others);
+                let wrapped = AsgiApplication::new(
+                    object,
+                    detected,
+                    app,
+                    router,
+                    &event_loop,
+                    &others,
+                    apps.as_any(),
+                );
                 let mut wrapped = wrapped.map_err(raised)?;
                 if app.unbridge {
-                    wrapped = wrapped.unbridged(natively(app, config));
+                    wrapped = wrapped.unbridged(natively(app, config, apps));
                 }
                 let wrapped = Arc::new(wrapped);
                 others.push(Arc::clone(&wrapped));
@@ -152,6 +188,10 @@ impl Host for PythonHost {
             let object = self.object(py, app)?;
             self.wrap(py, &object, app, config)
         })
+    }
+
+    fn peers(&self) -> Option<Peers> {
+        self.apps.get().map(|apps| apps.get().peers())
     }
 
     fn drive(&self, finished: &Finished) {
@@ -182,14 +222,16 @@ impl Host for PythonHost {
 }
 
 /// Serves WSGI applications inside of `app` with its settings, each with threads of its own.
-fn natively(app: &AppConfig, config: &Config) -> Arc<MakeNative> {
+fn natively(app: &AppConfig, config: &Config, apps: &Bound<'_, Apps>) -> Arc<MakeNative> {
     let (app, multiprocess) = (app.clone(), config.workers > 1);
+    let apps = apps.clone().into_any().unbind();
     Arc::new(move |inner, name| {
         let config = AppConfig {
             name,
             ..app.clone()
         };
-        let wrapped = WsgiApplication::new(inner.py(), inner, &config, None, multiprocess)?;
+        let py = inner.py();
+        let wrapped = WsgiApplication::new(py, inner, &config, None, multiprocess, apps.bind(py))?;
         Ok(Arc::new(wrapped) as Arc<dyn Application>)
     })
 }

@@ -2,6 +2,7 @@
 
 #![deny(unsafe_code)]
 
+mod apps;
 mod command;
 mod host;
 mod server;
@@ -10,6 +11,8 @@ mod server;
 mod _twinspan {
     use pyo3::prelude::*;
 
+    #[pymodule_export]
+    use crate::apps::{Apps, Pending};
     #[pymodule_export]
     use crate::command::run;
     #[pymodule_export]

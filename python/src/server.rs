@@ -11,6 +11,7 @@ use twinspan::config::{Sources, load};
 use twinspan::embedded::{self, ServerError};
 use twinspan::error::LoadError;
 
+use crate::apps::Apps;
 use crate::host::PythonHost;
 
 /// One server in this process; several may run at once.
@@ -64,6 +65,12 @@ impl Server {
     #[getter]
     fn addresses(&self) -> Vec<String> {
         self.addresses.clone()
+    }
+
+    /// What its applications find each other by, once they are loaded.
+    #[getter]
+    fn apps(&self, py: Python<'_>) -> Option<Py<Apps>> {
+        self.host.loaded().map(|apps| apps.clone_ref(py))
     }
 
     /// Serves on this thread until `stop` is called.

@@ -131,8 +131,7 @@ _WRAPPED = ("app", "application", "wrapped_app", "_app", "wsgi_app", "wsgi_appli
 
 def _read(target: object, below: _Below, seen: _Seen) -> Iterable[RouteInfo]:
     """Read the router in `target` or in what it wraps."""
-    current = target
-    for _ in range(_DEPTH):
+    for current in layers(target):
         if any(current is earlier for earlier in seen):
             break
         seen = (*seen, current)
@@ -140,8 +139,17 @@ def _read(target: object, below: _Below, seen: _Seen) -> Iterable[RouteInfo]:
             routes = reader(current, below, seen)
             if routes is not None:
                 return routes
-        current = _wrapped(current)
     raise UnreadableRouter(_describe(target))
+
+
+def layers(target: object) -> Iterator[object]:
+    """Yield an application, and what it passes everything on to, from the outside in."""
+    current: object | None = target
+    for _ in range(_DEPTH):
+        if current is None:
+            return
+        yield current
+        current = _wrapped(current)
 
 
 def _wrapped(target: object) -> object | None:

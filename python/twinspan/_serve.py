@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from ._twinspan import Apps as _Apps
+
 Application = Callable[..., Any]
 """A WSGI or ASGI application; which of the two is seen, not declared."""
 
@@ -54,6 +56,11 @@ class Server:
     def addresses(self) -> list[str]:
         """Where it listens: ``127.0.0.1:8000``, ``unix:/run/app.sock``."""
         return self._server.addresses
+
+    @property
+    def native_apps(self) -> _Apps | None:
+        """What :func:`twinspan.migrate.apps` works with; None before it has started."""
+        return self._server.apps
 
     def run(self) -> None:
         """Serves on this thread until :meth:`stop` is called and everything has drained.

@@ -1,10 +1,11 @@
 //! The command line: what is asked for, and what people read in answer. Nothing is started here.
 //!
-//! `twinspan APP…` serves. The first arguments `routes` and `check` are commands, because no target that serves
+//! `twinspan APP…` serves. The first arguments `routes`, `check` and `migrate` are commands, because no target that serves
 //! something is called so by habit; a module `routes` is served as `routes:app`.
 
 mod check;
 mod inventory;
+mod migrate;
 mod routes;
 #[cfg(test)]
 mod testing;
@@ -14,13 +15,14 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::error::ErrorKind;
-use clap::{Arg, ArgAction, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::config::{self, Config, Settings, Sources};
 use crate::error::Exit;
 
 pub use check::CheckReport;
 pub use inventory::Inventory;
+pub use migrate::Question;
 pub use routes::RouteListing;
 
 /// A command line that was understood, and the configuration that it runs with.
@@ -34,7 +36,7 @@ pub struct Invocation {
 }
 
 /// What is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     Serve,
     /// Which application answers what; see [`RouteListing`].
@@ -45,6 +47,8 @@ pub enum Action {
     Check {
         json: bool,
     },
+    /// How far a migration is.
+    Migrate(Question),
 }
 
 /// Something to say, after which the process ends: help, the version, or what is wrong.
@@ -85,6 +89,10 @@ pub fn parse(
     environment: Vec<(OsString, OsString)>,
     directory: PathBuf,
 ) -> Result<Invocation, Ended> {
+    if arguments.first().is_some_and(|first| first == "migrate") {
+        arguments.remove(0);
+        return migrate::parse(arguments, environment, directory);
+    }
     let inspects = match arguments.first().and_then(|first| first.to_str()) {
         Some("routes") => Some(Inspection::Routes),
         Some("check") => Some(Inspection::Check),
@@ -97,15 +105,7 @@ pub fn parse(
         }
         None => serve_command(),
     };
-    let matches = command
-        .try_get_matches_from(arguments)
-        .map_err(|error| match error.kind() {
-            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ended {
-                text: error.to_string().trim_end().to_owned(),
-                exit: Exit::Success,
-            },
-            _ => config::from_clap(&error).into(),
-        })?;
+    let matches = understood(command, arguments)?;
     let action = match inspects {
         Some(Inspection::Routes) => Action::Routes {
             json: matches.get_flag("json"),
@@ -115,6 +115,27 @@ pub fn parse(
         },
         None => Action::Serve,
     };
+    invocation(action, matches, environment, directory)
+}
+
+fn understood(command: Command, arguments: Vec<OsString>) -> Result<ArgMatches, Ended> {
+    command
+        .try_get_matches_from(arguments)
+        .map_err(|error| match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ended {
+                text: error.to_string().trim_end().to_owned(),
+                exit: Exit::Success,
+            },
+            _ => config::from_clap(&error).into(),
+        })
+}
+
+fn invocation(
+    action: Action,
+    matches: ArgMatches,
+    environment: Vec<(OsString, OsString)>,
+    directory: PathBuf,
+) -> Result<Invocation, Ended> {
     let sources = Sources {
         command_line: Some(matches),
         environment,
@@ -136,6 +157,7 @@ const AFTER: &str = "\
 Commands:
   twinspan routes prints which application answers which path, and why.
   twinspan check finds what two applications hide from each other.
+  twinspan migrate tells how far a migration is, and what its sides answer differently.
 
 Configuration:
   Every option can stand in twinspan.toml, or under [tool.twinspan] in
@@ -159,7 +181,8 @@ fn serve_command() -> Command {
         .override_usage(
             "twinspan [OPTIONS] [APP]...\n       \
              twinspan routes [OPTIONS] [APP]...\n       \
-             twinspan check [OPTIONS] [APP]...",
+             twinspan check [OPTIONS] [APP]...\n       \
+             twinspan migrate status|report [OPTIONS] [APP]...",
         )
         .after_help(AFTER)
 }

@@ -389,18 +389,18 @@ fn endpoint(row: &ListedRoute) -> String {
 }
 
 /// Columns as wide as their widest cell; the last is not padded.
-struct Table<const N: usize> {
+pub(super) struct Table<const N: usize> {
     rows: Vec<[String; N]>,
 }
 
 impl<const N: usize> Table<N> {
-    fn new(head: [&str; N]) -> Self {
+    pub(super) fn new(head: [&str; N]) -> Self {
         Self {
             rows: vec![head.map(str::to_owned)],
         }
     }
 
-    fn push(&mut self, row: [String; N]) {
+    pub(super) fn push(&mut self, row: [String; N]) {
         self.rows.push(row);
     }
 }

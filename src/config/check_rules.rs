@@ -269,6 +269,7 @@ fn shadow_config(
     let compare = CompareConfig {
         headers: headers.iter().map(|FieldName(it)| it.clone()).collect(),
         ignore: raw.ignore.clone().unwrap_or_default(),
+        ignore_lines: raw.ignore_lines.clone().unwrap_or_default(),
         unordered: raw.unordered.clone().unwrap_or_default(),
         tolerance,
         noise: raw.noise.unwrap_or(default.compare.noise),

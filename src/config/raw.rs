@@ -380,6 +380,8 @@ pub struct RawShadow {
     /// Places in JSON that may differ: `$.items[*].updated_at`.
     #[serde(deserialize_with = "one_or_many")]
     pub ignore: Option<Vec<JsonPath>>,
+    /// Lines of a text that may differ, `*` standing for any characters: `*name="csrf"*`.
+    pub ignore_lines: Option<Vec<Glob>>,
     /// Lists in JSON whose order does not matter.
     #[serde(deserialize_with = "one_or_many")]
     pub unordered: Option<Vec<JsonPath>>,

@@ -95,24 +95,42 @@ impl RuleMatch {
         !self.owned && self.location.is_everywhere() && self.conditions == Conditions::default()
     }
 
+    /// Whether it is for a method (`*` stands for all).
+    fn allows(&self, method: &str) -> bool {
+        let methods = &self.conditions.methods;
+        method == "*" || methods.is_empty() || methods.iter().any(|it| it.as_str() == method)
+    }
+
     /// The path at which requests meet a route of the rule's application under this rule, for one of its
     /// methods (`*` stands for all). `None` where the rule does not lead there, whatever else a request has.
     pub fn leads_to(&self, template: &str, method: &str) -> Option<String> {
-        let methods = &self.conditions.methods;
-        if method != "*" && !methods.is_empty() && methods.iter().all(|it| it.as_str() != method) {
+        if !self.allows(method) {
             return None;
         }
-        match &self.location {
-            Location::Mount(prefix) => Some(format!("{prefix}{template}")),
-            Location::Path(prefix) => template
-                .strip_prefix(prefix.as_str())
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-                .then(|| template.to_owned()),
-            // A number is what every kind of parameter takes.
-            Location::Template(form) => form
-                .matches(&shape(template).replace("{}", "0"))
-                .then(|| template.to_owned()),
+        if let Location::Mount(prefix) = &self.location {
+            return Some(format!("{prefix}{template}"));
         }
+        self.location
+            .has(&example(template))
+            .then(|| template.to_owned())
+    }
+
+    /// Whether it is for a method (`*` stands for all) of a path, whatever else a request has. One that asks for
+    /// the host, a header field, a cookie or the query is not.
+    pub fn is_for(&self, path: &str, method: &str) -> bool {
+        let Conditions {
+            host,
+            methods: _,
+            headers,
+            cookies,
+            query,
+        } = &self.conditions;
+        host.is_none()
+            && headers.is_empty()
+            && cookies.is_empty()
+            && query.is_empty()
+            && self.allows(method)
+            && self.location.has(path)
     }
 
     /// The name of a rule that has none of its own: `mount /api`, `path /live`, `owned by new`,
@@ -137,6 +155,11 @@ impl RuleMatch {
     }
 }
 
+/// A path of the form of an application's template. A number is what every kind of parameter takes.
+pub fn example(template: &str) -> String {
+    shape(template).replace("{}", "0")
+}
+
 /// Where a rule applies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Location {
@@ -151,6 +174,16 @@ pub enum Location {
 impl Location {
     pub fn is_everywhere(&self) -> bool {
         matches!(self, Self::Mount(prefix) | Self::Path(prefix) if prefix.is_empty())
+    }
+
+    /// Whether a decoded path is there.
+    fn has(&self, path: &str) -> bool {
+        match self {
+            Self::Mount(prefix) | Self::Path(prefix) => path
+                .strip_prefix(prefix.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+            Self::Template(template) => template.matches(path),
+        }
     }
 }
 
@@ -282,6 +315,8 @@ pub struct CompareConfig {
     pub headers: Vec<HeaderName>,
     /// Places in JSON that may differ: `$.items[*].updated_at`.
     pub ignore: Vec<JsonPath>,
+    /// Lines of a text that may differ, where both match: `*name="csrf"*`.
+    pub ignore_lines: Vec<Glob>,
     /// Lists in JSON whose order does not matter.
     pub unordered: Vec<JsonPath>,
     /// Numbers may differ by this part of the larger one.
@@ -296,6 +331,7 @@ impl Default for CompareConfig {
         Self {
             headers: Vec::new(),
             ignore: Vec::new(),
+            ignore_lines: Vec::new(),
             unordered: Vec::new(),
             tolerance: 0.0,
             noise: true,
@@ -760,6 +796,55 @@ mod tests {
         ] {
             let parsed: Template = template.parse().unwrap();
             assert_eq!(parsed.matches(path), expected, "{template} {path}");
+        }
+    }
+
+    #[test]
+    fn a_rule_leads_to_routes_and_is_for_paths() {
+        let get = Conditions {
+            methods: vec![Method::GET],
+            ..Conditions::default()
+        };
+        let beta = Conditions {
+            cookies: vec![("beta".into(), "*".parse().unwrap())],
+            ..Conditions::default()
+        };
+        let only = |conditions: &Conditions| RuleMatch {
+            conditions: conditions.clone(),
+            ..RuleMatch::mount("")
+        };
+        let template = |text: &str| RuleMatch::at(Location::Template(text.parse().unwrap()));
+        for (rule, route, met, is_for) in [
+            (RuleMatch::mount(""), "GET /a", Some("/a"), true),
+            (RuleMatch::mount("/api"), "GET /a", Some("/api/a"), false),
+            (
+                RuleMatch::mount("/api"),
+                "GET /api/a",
+                Some("/api/api/a"),
+                true,
+            ),
+            (RuleMatch::path("/api"), "GET /api/a", Some("/api/a"), true),
+            (RuleMatch::path("/api"), "GET /apiary", None, false),
+            (template("/a/{b}"), "* /a/<int:b>", Some("/a/<int:b>"), true),
+            (template("/a/{b:int}"), "GET /a/{b}", Some("/a/{b}"), true),
+            (template("/a/{b}"), "GET /a/new", Some("/a/new"), true),
+            (template("/a/new"), "GET /a/{b}", None, false),
+            (only(&get), "GET /a", Some("/a"), true),
+            (only(&get), "* /a", Some("/a"), true),
+            (only(&get), "POST /a", None, false),
+            (only(&beta), "GET /a", Some("/a"), false),
+        ] {
+            let (method, path) = route.split_once(' ').unwrap();
+            assert_eq!(
+                rule.leads_to(path, method).as_deref(),
+                met,
+                "{rule:?} {route}"
+            );
+            assert_eq!(
+                rule.is_for(&example(path), method),
+                is_for,
+                "{rule:?} {route}"
+            );
         }
     }
 

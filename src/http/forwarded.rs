@@ -287,6 +287,7 @@ mod tests {
     fn conn(peer: Option<&str>) -> ConnInfo {
         ConnInfo {
             peer: peer.map(|peer| peer.parse().unwrap()),
+            peer_uid: None,
             local: LocalAddr::Tcp("127.0.0.1:8000".parse().unwrap()),
             scheme: Scheme::Http,
         }

@@ -213,6 +213,7 @@ impl Acceptor {
                 };
                 let info = ConnInfo {
                     peer: Some(peer),
+                    peer_uid: None,
                     local: LocalAddr::Tcp(local),
                     scheme: Scheme::Http,
                 };
@@ -222,6 +223,7 @@ impl Acceptor {
                 let (stream, _) = listener.accept().await?;
                 let info = ConnInfo {
                     peer: None,
+                    peer_uid: stream.peer_cred().ok().map(|peer| peer.uid()),
                     local: self.local.clone(),
                     scheme: Scheme::Http,
                 };

@@ -190,20 +190,23 @@ impl Clock {
     /// `2026-01-02T03:04:05` (UTC)
     fn text(&mut self, second: u64) -> &str {
         if self.second != second || self.text.is_empty() {
-            let (days, rest) = (second / 86_400, second % 86_400);
-            let (year, month, day) = civil(days);
-            let (hour, minute, second_of_minute) = (rest / 3600, rest / 60 % 60, rest % 60);
-            self.text = format!(
-                "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second_of_minute:02}"
-            );
+            self.text = timestamp(second);
             self.second = second;
         }
         &self.text
     }
 }
 
+/// Seconds since 1970 for people: `2026-01-02T03:04:05` (UTC)
+pub(crate) fn timestamp(second: u64) -> String {
+    let (days, rest) = (second / 86_400, second % 86_400);
+    let (year, month, day) = civil(days);
+    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")
+}
+
 /// The date that is `days` after 1970-01-01. The year is taken to begin in March, so that the leap day is its last.
-fn civil(days: u64) -> (u64, u64, u64) {
+pub(crate) fn civil(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468; // since 0000-03-01
     let (era, day_of_era) = (days / 146_097, days % 146_097);
     let year_of_era =

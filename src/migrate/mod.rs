@@ -8,5 +8,6 @@ pub mod judge;
 pub mod live;
 pub mod observe;
 pub mod state_dir;
+pub mod status;
 pub mod steward;
 pub mod store;

@@ -666,14 +666,19 @@ fn add_samples(transaction: &Transaction<'_>, samples: &[Sample]) -> rusqlite::R
 
 /// A sample is kept under the first thing in which its answers differ.
 fn category(sample: &Sample) -> &'static str {
-    match sample.differences.first().map(|first| first.category) {
-        Some(Category::Status) => "status",
-        Some(Category::Header) => "header",
-        Some(Category::Cookie) => "cookie",
-        Some(Category::Json) => "json",
-        Some(Category::Text) => "text",
-        Some(Category::Bytes) => "bytes",
-        None => "",
+    let first = sample.differences.first();
+    first.map_or("", |first| category_name(first.category))
+}
+
+/// As the file has it, and people read it.
+pub(crate) fn category_name(category: Category) -> &'static str {
+    match category {
+        Category::Status => "status",
+        Category::Header => "header",
+        Category::Cookie => "cookie",
+        Category::Json => "json",
+        Category::Text => "text",
+        Category::Bytes => "bytes",
     }
 }
 
@@ -737,7 +742,7 @@ const WEBSOCKET: &str = "websocket";
 const NEW: &str = "new";
 const OLD: &str = "old";
 
-const DAY: u64 = 24 * 60 * 60;
+pub(super) const DAY: u64 = 24 * 60 * 60;
 
 const BUCKETS: usize = DURATION_BOUNDS.len() + 1;
 

@@ -78,7 +78,7 @@ pub fn cookies_of(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
 }
 
 /// The parameters of a query, decoded as forms are (`+` is a space).
-fn parameters_of(query: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
+pub fn parameters_of(query: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
     query
         .split('&')
         .filter(|pair| !pair.is_empty())

@@ -19,7 +19,7 @@ use http::{HeaderMap, Method, StatusCode};
 use tracing::debug;
 
 use super::canary::is_turn;
-use super::compare::{Asked, Capture, Captured, Difference, compare, without_noise};
+use super::compare::{Asked, Capture, Captured, Difference, compare, redacted, without_noise};
 use super::fallthrough::{Replay, replayable};
 use crate::app::{ConnInfo, Origin, Request, Response};
 use crate::config::rule::{Percent, RuleConfig, ShadowConfig};
@@ -261,7 +261,7 @@ impl ShadowCopy {
             .flatten()
             .find_map(|(_, at)| Some(Arc::clone(&at.route.as_ref()?.template)));
         let place = (counted_method(&self.head.method), template);
-        let path = self.head.uri.path().to_owned();
+        let path = redacted(self.head.uri.path());
         let outcome = match shadow.slot() {
             None => Outcome::Shed,
             Some(_slot) => {

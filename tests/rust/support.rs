@@ -170,6 +170,7 @@ impl Server {
         };
         let conn = ConnInfo {
             peer: Some(peer.parse().unwrap()),
+            peer_uid: None,
             local: LocalAddr::Tcp("127.0.0.1:8000".parse().unwrap()),
             scheme: Scheme::Http,
         };

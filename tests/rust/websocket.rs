@@ -137,6 +137,7 @@ impl Server {
         let (ours, theirs) = duplex(64 * 1024);
         let conn = ConnInfo {
             peer: None,
+            peer_uid: None,
             local: LocalAddr::Unix("/run/twinspan.sock".into()),
             scheme: Scheme::Http,
         };

@@ -204,16 +204,17 @@ impl fmt::Debug for AsgiApplication {
 
 impl AsgiApplication {
     /// Wraps `app`; `router` is asked for its routes where it is given. `others` are loaded before it: an object
-    /// that is among them has one lifespan, which is theirs.
+    /// that is among them has one lifespan, which is theirs. `apps` is what applications find each other by.
     pub fn new(
-        py: Python<'_>,
         app: &Bound<'_, PyAny>,
         detected: Detected,
         config: &AppConfig,
         router: Option<Bound<'_, PyAny>>,
         event_loop: &Arc<EventLoop>,
         others: &[Arc<Self>],
+        apps: &Bound<'_, PyAny>,
     ) -> PyResult<Self> {
+        let py = app.py();
         let starts = |other: &&Arc<Self>| other.lifespan.is_used() && other.shared.app.is(app);
         let same = match config.lifespan {
             LifespanMode::Off => None,
@@ -229,8 +230,8 @@ impl AsgiApplication {
                 _ => Some(interop.getattr("call")?.unbind()),
             },
             coroutine_type: py.import("types")?.getattr("CoroutineType")?.unbind(),
-            http: ScopeFactory::new(py, "http")?,
-            websocket: ScopeFactory::new(py, "websocket")?,
+            http: ScopeFactory::new(py, "http", apps)?,
+            websocket: ScopeFactory::new(py, "websocket", apps)?,
             state: same
                 .map(|same| Arc::clone(&same.shared.state))
                 .unwrap_or_default(),

@@ -161,7 +161,7 @@ impl EventLoop {
     }
 
     /// Runs a closure on the loop's thread; from any thread.
-    pub(crate) fn run(&self, job: impl FnOnce(Python<'_>, &Arc<Self>) + Send + 'static) {
+    pub fn run(&self, job: impl FnOnce(Python<'_>, &Arc<Self>) + Send + 'static) {
         if self.queue(Job::Run(Box::new(job))) {
             self.bell.ring();
         }
@@ -194,7 +194,7 @@ impl EventLoop {
         inbox.jobs.len() > LAG_JOBS || (!inbox.jobs.is_empty() && inbox.since.is_some_and(waits))
     }
 
-    pub(crate) fn event_loop<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
+    pub fn event_loop<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
         self.python.event_loop.bind(py)
     }
 

@@ -20,6 +20,9 @@ use crate::message::{DEBUG, EARLY_HINT, PATHSEND, TRAILERS, ZEROCOPYSEND};
 /// Version of the HTTP and WebSocket message format (ASGI "HTTP & WebSocket" specification).
 const SPEC_VERSION: &str = "2.5";
 
+/// The extension that is this server's own: where applications find each other (`twinspan.migrate`).
+const OWN: &str = "twinspan";
+
 /// Builds scopes of one kind.
 pub(crate) struct ScopeFactory {
     template: Py<PyDict>,
@@ -37,8 +40,8 @@ pub(crate) struct ScopeFactory {
 const SERVERS: usize = 256;
 
 impl ScopeFactory {
-    /// `kind` is `http` or `websocket`; `state` is what lifespan left behind, copied for each scope.
-    pub(crate) fn new(py: Python<'_>, kind: &str) -> PyResult<Self> {
+    /// `kind` is `http` or `websocket`; `apps` is what applications find each other by.
+    pub(crate) fn new(py: Python<'_>, kind: &str, apps: &Bound<'_, PyAny>) -> PyResult<Self> {
         let asgi = PyDict::new(py);
         asgi.set_item("version", "3.0")?;
         asgi.set_item("spec_version", SPEC_VERSION)?;
@@ -62,6 +65,9 @@ impl ScopeFactory {
         for &name in extensions_of(kind) {
             extensions.set_item(name, PyDict::new(py))?;
         }
+        let own = PyDict::new(py);
+        own.set_item("apps", apps)?;
+        extensions.set_item(OWN, own)?;
         let with_hints = extensions.copy()?;
         with_hints.set_item(EARLY_HINT, PyDict::new(py))?;
         Ok(Self {

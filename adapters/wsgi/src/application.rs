@@ -104,20 +104,22 @@ impl fmt::Debug for WsgiApplication {
 }
 
 impl WsgiApplication {
-    /// Wraps `app` and makes its first thread; `multiprocess` says whether other processes serve it too.
+    /// Wraps `app` and makes its first thread; `multiprocess` says whether other processes serve it too,
+    /// `apps` is what applications find each other by.
     pub fn new(
         py: Python<'_>,
         app: &Bound<'_, PyAny>,
         config: &AppConfig,
         router: Option<Bound<'_, PyAny>>,
         multiprocess: bool,
+        apps: &Bound<'_, PyAny>,
     ) -> PyResult<Self> {
         let threads = config.threads.max(1);
         let name: Arc<str> = config.name.as_str().into();
         let errors = Bound::new(py, ErrorStream::new(Arc::clone(&name)))?;
         // With a deadline, the place of a stuck thread is taken, and it may run on beside the other.
         let multithread = threads > 1 || config.timeout_request.is_some();
-        let environ = EnvironFactory::new(&errors, multithread, multiprocess)?;
+        let environ = EnvironFactory::new(&errors, multithread, multiprocess, apps)?;
         let shared = Arc::new_cyclic(|this: &std::sync::Weak<Shared>| {
             let this = std::sync::Weak::clone(this);
             let release = move || {

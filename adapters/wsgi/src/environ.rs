@@ -43,6 +43,7 @@ impl EnvironFactory {
         errors: &Bound<'_, ErrorStream>,
         multithread: bool,
         multiprocess: bool,
+        apps: &Bound<'_, PyAny>,
     ) -> PyResult<Self> {
         let py = errors.py();
         let template = PyDict::new(py);
@@ -68,6 +69,7 @@ impl EnvironFactory {
         template.set_item("wsgi.input_terminated", true)?;
         template.set_item("wsgi.early_hints", py.None())?;
         template.set_item("wsgi.file_wrapper", py.get_type::<FileWrapper>())?;
+        template.set_item("twinspan.apps", apps)?;
         Ok(Self {
             template: template.unbind(),
             keys: Mutex::default(),

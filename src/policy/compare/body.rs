@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::head::{MediaType, text_of};
 use super::{ABSENT, Captured, Category, Difference, Found, capture, json, redact};
-use crate::config::rule::CompareConfig;
+use crate::config::rule::{CompareConfig, Glob};
 
 /// A compressed body is looked at so far, in bytes; a bomb ends here.
 const INFLATED: u64 = 1024 * 1024;
@@ -80,7 +80,7 @@ fn contents(
             .is_some_and(|media| media.is_text() || media.is_json())
     };
     if types.iter().all(is_text) {
-        text(found, old, new);
+        text(found, old, new, config);
     } else {
         bytes(found, old, new);
     }
@@ -211,7 +211,7 @@ fn media_type(answer: &Captured) -> Option<MediaType> {
 
 /// Every line that differs, where both have the same number of them; else the first, for those below it may be
 /// the same ones in other places.
-fn text(found: &mut Found, old: &Content<'_>, new: &Content<'_>) {
+fn text(found: &mut Found, old: &Content<'_>, new: &Content<'_>, config: &CompareConfig) {
     let at = old.first_difference(new);
     if at == old.bytes.len().min(new.bytes.len()) && !(old.is_whole() && new.is_whole()) {
         return bytes(found, old, new);
@@ -229,12 +229,17 @@ fn text(found: &mut Found, old: &Content<'_>, new: &Content<'_>) {
             }
         }
     };
+    let alike = |old: &[u8], new: &[u8]| {
+        let (old, new) = (String::from_utf8_lossy(old), String::from_utf8_lossy(new));
+        let may_differ = |glob: &Glob| glob.matches(old.trim()) && glob.matches(new.trim());
+        old == new || config.ignore_lines.iter().any(may_differ)
+    };
     let is_newline = |byte: &u8| *byte == b'\n';
     let (mut lines_of_old, mut lines_of_new) =
         (old.bytes.split(is_newline), new.bytes.split(is_newline));
     if old.is_whole() && new.is_whole() && lines(old) == lines(new) {
         for (number, (old, new)) in lines_of_old.zip(lines_of_new).enumerate() {
-            if old != new {
+            if !alike(old, new) {
                 let (old, new) = shown(Some(old), Some(new));
                 let place = format!("{LINE}{}", number + 1);
                 found.add(Difference::new(Category::Text, place, old, new));
@@ -245,7 +250,7 @@ fn text(found: &mut Found, old: &Content<'_>, new: &Content<'_>) {
     let same = lines_of_old
         .clone()
         .zip(lines_of_new.clone())
-        .take_while(|(old, new)| old == new)
+        .take_while(|(old, new)| alike(old, new))
         .count();
     let (old, new) = shown(lines_of_old.nth(same), lines_of_new.nth(same));
     let place = format!("{FROM_LINE}{}", same + 1);
@@ -561,5 +566,28 @@ mod tests {
             differences(&whole, &broken),
             ["Bytes end: complete -> broken off"]
         );
+    }
+
+    #[test]
+    fn lines_that_may_differ_are_passed_over_where_both_match() {
+        let config = CompareConfig {
+            ignore_lines: vec!["<input name=\"csrf\"*".parse().unwrap()],
+            ..CompareConfig::default()
+        };
+        let page = |token: &str, price: &str| {
+            let page =
+                format!("<form>\n  <input name=\"csrf\" value=\"{token}\">\n<p>{price}</p>\n");
+            answer("text/html", page.as_bytes())
+        };
+        let places = |old: &Captured, new: &Captured| {
+            let mut found = Found::default();
+            compare(&mut found, old, new, &config);
+            let told = found.finish().into_iter();
+            told.map(|it| it.place).collect::<Vec<_>>()
+        };
+        assert_eq!(places(&page("a", "1"), &page("b", "1")), [""; 0]);
+        assert_eq!(places(&page("a", "1"), &page("b", "2")), ["line 3"]);
+        let other = answer("text/html", b"<form>\n<b>\n<p>1</p>\n");
+        assert_eq!(places(&page("a", "1"), &other), ["line 2"]);
     }
 }

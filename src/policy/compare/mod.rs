@@ -185,6 +185,11 @@ pub fn compare(
     found.finish()
 }
 
+/// A text as it may be stored and shown: short, in one line, without what looks like a secret.
+pub fn redacted(text: &str) -> String {
+    redact::shown(text, 0)
+}
+
 /// Leaves out what also differs between two answers of the old application: `noise`, as [`compare`] finds it.
 ///
 /// A difference is noise where one of the same category was at the same place; the numbers of items in JSON do

@@ -96,6 +96,7 @@ fn config() -> impl Strategy<Value = CompareConfig> {
         |(ignore, unordered, tolerance, noise)| CompareConfig {
             headers: vec![SET_COOKIE, LOCATION],
             ignore: paths(&ignore),
+            ignore_lines: Vec::new(),
             unordered: paths(&unordered),
             tolerance,
             noise,

@@ -106,6 +106,8 @@ def test_the_scope_has_what_can_be_sent_on_its_connection(site: Site) -> None:
     seen = Seen()
 
     async def app(scope: Scope, _receive: Receive, send: Send) -> None:
+        # The server's own is no protocol: tests/python/migrate.
+        assert scope["extensions"].pop("twinspan").keys() == {"apps"}
         seen(scope["extensions"])
         # Of this request alone.
         scope["extensions"]["own"] = {}

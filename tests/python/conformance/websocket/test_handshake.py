@@ -62,6 +62,7 @@ def test_the_scope_says_what_the_specification_says(serve: Serve) -> None:
     assert scope["server"] == ("127.0.0.1", server.port)
     assert scope["client"][0] == "127.0.0.1"
     assert scope["subprotocols"] == []
+    assert scope["extensions"].pop("twinspan").keys() == {"apps"}
     assert scope["extensions"] == {"websocket.http.response": {}}
     assert "method" not in scope
 

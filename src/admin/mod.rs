@@ -1,7 +1,10 @@
 //! `/metrics`, `/healthz`, `/readyz` and `/status`, as an [`Application`] on a listener of its own.
 //!
 //! The same application answers in the supervisor, whose [`Provider`] merges the values of all workers, and
-//! in a server that runs in process, where there is one registry ([`InProcess`]).
+//! in a server that runs in process, where there is one registry ([`InProcess`]). What concerns a migration is
+//! in [`api`].
+
+pub mod api;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -16,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::{AppError, Application, BoxFuture, Description, Interface, Request, Response};
 use crate::body::Body;
-use crate::config::Config;
+use crate::config::{Config, ForwardedConfig};
 use crate::dispatch::Dispatcher;
 use crate::drain::Drain;
 use crate::metrics::{Family, Metrics, Snapshot, Value, export};
@@ -31,6 +34,9 @@ pub trait Provider: Send + Sync + fmt::Debug + 'static {
 
     /// Whether new requests should be sent here.
     fn readiness(&self) -> Readiness;
+
+    /// What steers migrations, where something does.
+    fn control(&self) -> Option<&supervisor::Control>;
 }
 
 /// Whether new requests should be sent here, for `/readyz`.
@@ -95,6 +101,9 @@ impl Application for Admin {
         let provider = Arc::clone(&self.provider);
         Box::pin(async move {
             let path = request.at.path_info(&request.head);
+            if api::covers(path) {
+                return Ok(api::answer(provider.control(), request).await);
+            }
             Ok(answer(&*provider, &request.head.method, path).await)
         })
     }
@@ -102,7 +111,7 @@ impl Application for Admin {
 
 async fn answer(provider: &dyn Provider, method: &Method, path: &[u8]) -> Response {
     let Some(page) = Page::at(path) else {
-        let text = "/healthz, /readyz, /status and /metrics are here\n";
+        let text = "/healthz, /readyz, /status, /metrics and /migrate are here\n";
         return respond(StatusCode::NOT_FOUND, TEXT, text.into(), method);
     };
     if !matches!(*method, Method::GET | Method::HEAD) {
@@ -243,6 +252,10 @@ impl Provider for supervisor::Control {
     fn readiness(&self) -> Readiness {
         Readiness::of(&self.status())
     }
+
+    fn control(&self) -> Option<&Self> {
+        Some(self)
+    }
 }
 
 /// Serves the endpoint as the one application of its listener; its requests are counted nowhere.
@@ -262,7 +275,17 @@ pub fn dispatcher(
         Rule::mount(Arc::new(app), "", None)
     });
     let router = Router::new(rules.collect(), "");
-    Dispatcher::new(config, router, metrics, None, drain)
+    // What a request says of proxies must not decide under which name it came here.
+    let nobody = ForwardedConfig {
+        networks: Vec::new(),
+        everyone: false,
+        unix: false,
+    };
+    let config = Config {
+        forwarded: nobody,
+        ..Config::clone(&config)
+    };
+    Dispatcher::new(Arc::new(config), router, metrics, None, drain)
 }
 
 /// A server without a supervisor.
@@ -276,6 +299,10 @@ pub struct InProcess {
 impl Provider for InProcess {
     fn snapshot(&self) -> BoxFuture<'_, Snapshot> {
         Box::pin(std::future::ready(self.started.snapshot()))
+    }
+
+    fn control(&self) -> Option<&supervisor::Control> {
+        None
     }
 
     fn readiness(&self) -> Readiness {

@@ -1,0 +1,793 @@
+//! How far a migration has come: everything that people read of it, from what is kept and what counts now.
+//!
+//! A unit of the migration is one method of one path, whatever the applications call it: their routes are one
+//! when their templates have the same [`shape`]. The application of the last rule, which has what no other
+//! takes, is the legacy one; every other is new. The stage of a unit is that of the first rule that takes
+//! requests for it, or a part of them; rules with conditions on the host, headers, cookies or the query do not
+//! count, because they are for some requests and not for a route.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+
+use http::Method;
+use serde::{Deserialize, Serialize};
+
+use super::live::{Overlay, Record, RuleState};
+use super::observe::{Side, Tally};
+use super::store::{DAY, KnownRoute, Store, StoreError};
+use crate::app::{RouteKind, shape};
+use crate::config::RuleConfig;
+use crate::config::rule::{Percent, example};
+use crate::metrics::access_log::civil;
+use crate::metrics::traffic::counted_method;
+
+/// Days of which requests, comparisons and canaries are told, today included.
+pub const RECENT_DAYS: u64 = 7;
+
+/// Full days without a request after which a route is dead.
+pub const DEAD_DAYS: u64 = 30;
+
+/// Weeks of the trend, this one included.
+const WEEKS: u64 = 12;
+
+/// Changes that are told.
+const CHANGES: u32 = 20;
+
+/// Minutes of a chart.
+const CHART_MINUTES: u64 = 24 * 60;
+
+/// A migration at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Seconds since 1970, as all times here.
+    pub at: u64,
+    /// Since when is observed; `None` before that.
+    pub began: Option<u64>,
+    /// The version of what was changed live.
+    pub version: u64,
+    pub done: Done,
+    /// The legacy one last.
+    pub apps: Vec<AppStatus>,
+    /// By path.
+    pub units: Vec<Unit>,
+    /// In the order of trial.
+    pub rules: Vec<RuleStatus>,
+    /// The oldest first.
+    pub weeks: Vec<Week>,
+    /// The newest first.
+    pub changes: Vec<Record>,
+}
+
+/// How much of the migration is done, in percent; `None` where that is not known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Done {
+    /// Units that a new application answers, of all that are not dead.
+    pub routes: Option<f64>,
+    /// Requests of the last days that new applications answered.
+    pub traffic: Option<f64>,
+    /// Their part of the time that answers took.
+    pub time: Option<f64>,
+}
+
+/// One application.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AppStatus {
+    pub name: String,
+    /// What it had is to go to the others.
+    pub legacy: bool,
+    /// Units that it answers.
+    pub routes: usize,
+    /// Why its own routes are not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreadable: Option<String>,
+    /// In the last days.
+    pub requests: u64,
+    pub errors: u64,
+    pub seconds: f64,
+}
+
+/// One method of one path.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Unit {
+    /// `None` stands for every method that has no unit of its own.
+    pub method: Option<String>,
+    pub kind: RouteKind,
+    /// As requests meet it, in the words of the legacy application where it has it.
+    pub path: String,
+    pub stage: Stage,
+    /// The rule that makes the stage, and where it was written; `None` where no rule leads here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<UnitRule>,
+    /// The legacy route, and what it answered.
+    pub old: UnitSide,
+    /// The route of the new application, and what it answered.
+    pub new: UnitSide,
+    /// Shadow copies of the last days; `None` where there were none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<Compared>,
+    /// The legacy route is not needed, as far as is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle: Option<Idle>,
+}
+
+/// The rule of a unit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnitRule {
+    pub name: String,
+    pub origin: String,
+}
+
+/// How far a unit is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "snake_case")]
+pub enum Stage {
+    Legacy,
+    /// Copies of so many requests go to the new application.
+    Shadow {
+        percent: Percent,
+    },
+    /// So many requests go to the new application.
+    Canary {
+        percent: Percent,
+    },
+    RolledBack {
+        reason: String,
+    },
+    New,
+    /// A legacy route that nobody asks for.
+    Dead,
+}
+
+/// One side of a unit.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct UnitSide {
+    /// `None` where this side has no route for it.
+    pub route: Option<UnitRoute>,
+    /// In the last days.
+    #[serde(flatten)]
+    pub answers: Answers,
+}
+
+/// A route as its application defines it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnitRoute {
+    pub app: String,
+    pub template: String,
+    pub endpoint: Option<String>,
+    pub file: Option<String>,
+    pub line: Option<u32>,
+    pub first_seen: u64,
+    /// Since when the rule leads to it that does now.
+    pub rule_since: u64,
+}
+
+/// Answers in the last days, and how long they took, in seconds.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Answers {
+    pub requests: u64,
+    pub errors: u64,
+    pub p50: Option<f64>,
+    pub p95: Option<f64>,
+}
+
+/// Shadow copies by what came of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Compared {
+    pub same: u64,
+    pub different: u64,
+    pub failed: u64,
+    pub shed: u64,
+    /// In percent of those that were compared; `None` without any.
+    pub matched: Option<f64>,
+}
+
+/// A legacy route got no request in so many days.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Idle {
+    /// At most [`DEAD_DAYS`].
+    pub days: u64,
+}
+
+/// One rule, with its shares as they are now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RuleStatus {
+    pub name: String,
+    pub app: String,
+    pub origin: String,
+    #[serde(flatten)]
+    pub state: RuleState,
+    /// Requests that matched, in the last days, by who answered; `None` without a canary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answers: Option<Sides>,
+    /// `None` without a shadow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compared: Option<Compared>,
+}
+
+/// Who answered requests that a rule matched.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Sides {
+    pub new: Answers,
+    pub old: Answers,
+}
+
+/// Requests of one week.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Week {
+    /// As ISO 8601 has it: `2026-W47`.
+    pub week: String,
+    /// By application.
+    pub requests: BTreeMap<String, u64>,
+}
+
+/// Requests of the last 24 hours by minute, for a chart. Apart from the status, because it is long.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Chart {
+    /// The first minute, since 1970; the last one is that of now.
+    pub from: u64,
+    /// By application.
+    pub requests: BTreeMap<String, Vec<u64>>,
+}
+
+impl Status {
+    /// `rules` are those of the configuration, and `overlay` what was changed of them.
+    ///
+    /// # Errors
+    /// [`StoreError`] where what is kept cannot be read.
+    pub fn read(
+        store: &Store,
+        now: u64,
+        rules: &[RuleConfig],
+        overlay: &Overlay,
+    ) -> Result<Self, StoreError> {
+        store.snapshot(|store| Reading::new(store, now, rules, overlay)?.status(store))
+    }
+}
+
+impl Chart {
+    /// # Errors
+    /// [`StoreError`] where what is kept cannot be read.
+    pub fn read(store: &Store, now: u64) -> Result<Self, StoreError> {
+        let from = (now / 60 + 1).saturating_sub(CHART_MINUTES);
+        let mut requests: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+        for minute in store.minutes(now)? {
+            let counts = requests
+                .entry(minute.app)
+                .or_insert_with(|| vec![0; usize::try_from(CHART_MINUTES).unwrap_or(0)]);
+            let place = minute.minute.checked_sub(from);
+            let place = place.and_then(|place| usize::try_from(place).ok());
+            if let Some(count) = place.and_then(|place| counts.get_mut(place)) {
+                *count = minute.requests;
+            }
+        }
+        Ok(Self { from, requests })
+    }
+}
+
+impl Stage {
+    fn is_new(&self) -> bool {
+        *self == Self::New
+    }
+}
+
+/// `canary 10 %`
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Legacy => f.write_str("legacy"),
+            Self::Shadow { .. } => f.write_str("shadow"),
+            Self::Canary { percent } => write!(f, "canary {percent} %"),
+            Self::RolledBack { .. } => f.write_str("rolled back"),
+            Self::New => f.write_str("new"),
+            Self::Dead => f.write_str("dead"),
+        }
+    }
+}
+
+impl Idle {
+    /// Nothing was asked of the route for so long that nobody will miss it.
+    pub fn is_long(self) -> bool {
+        self.days >= DEAD_DAYS
+    }
+}
+
+/// `0 hits in 30 days, safe to delete`
+impl fmt::Display for Idle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit = if self.days == 1 { "day" } else { "days" };
+        write!(f, "0 hits in {} {unit}", self.days)?;
+        f.write_str(if self.is_long() {
+            ", safe to delete"
+        } else {
+            " so far"
+        })
+    }
+}
+
+/// A status as it comes about.
+struct Reading<'a> {
+    now: u64,
+    began: Option<u64>,
+    rules: &'a [RuleConfig],
+    overlay: &'a Overlay,
+    legacy: &'a str,
+    /// In the order of the rules.
+    apps: Vec<&'a str>,
+    /// Why the routes of an application are not known.
+    unreadable: HashMap<String, Option<String>>,
+    routes: Vec<KnownRoute>,
+    /// The routes of an application on a path.
+    defined: HashMap<(String, Path), Vec<usize>>,
+    /// How a path is written: by the legacy application, where it has it.
+    words: HashMap<Path, String>,
+    /// Where the templates of an application are met.
+    paths: HashMap<(String, String), String>,
+    units: Vec<Building>,
+    /// By path and the method that is counted.
+    by_traffic: HashMap<(String, Option<&'static str>), usize>,
+}
+
+/// The shape of a path, and whether it is for WebSockets.
+type Path = (String, bool);
+
+/// A unit with what was counted for it.
+#[derive(Default)]
+struct Building {
+    shape: String,
+    websocket: bool,
+    method: Option<String>,
+    path: String,
+    old: Tally,
+    new: Tally,
+    /// In [`DEAD_DAYS`].
+    old_hits: u64,
+    hits: u64,
+    compared: Option<Compared>,
+}
+
+impl<'a> Reading<'a> {
+    fn new(
+        store: &Store,
+        now: u64,
+        rules: &'a [RuleConfig],
+        overlay: &'a Overlay,
+    ) -> Result<Self, StoreError> {
+        let mut apps: Vec<&str> = Vec::new();
+        for rule in rules {
+            if !apps.contains(&rule.app.as_str()) {
+                apps.push(&rule.app);
+            }
+        }
+        let mut reading = Self {
+            now,
+            began: store.began()?,
+            rules,
+            overlay,
+            legacy: rules.last().map_or("", |rule| &rule.app),
+            apps,
+            unreadable: store
+                .apps()?
+                .into_iter()
+                .map(|app| (app.name, app.problem))
+                .collect(),
+            routes: Vec::new(),
+            defined: HashMap::new(),
+            words: HashMap::new(),
+            paths: HashMap::new(),
+            units: Vec::new(),
+            by_traffic: HashMap::new(),
+        };
+        for route in store.routes()? {
+            if route.gone.is_none() {
+                reading.place(route);
+            }
+        }
+        reading.unite();
+        reading.count(store)?;
+        Ok(reading)
+    }
+
+    fn place(&mut self, route: KnownRoute) {
+        let method = route.method.as_deref().unwrap_or("*");
+        let mut own = self.rules.iter().filter(|rule| rule.app == route.app);
+        let path = own
+            .find_map(|rule| rule.matches.leads_to(&route.template, method))
+            .unwrap_or_else(|| route.template.clone());
+        let websocket = route.kind == RouteKind::WebSocket;
+        let shape = shape(&path);
+        if !websocket {
+            self.paths
+                .entry((route.app.clone(), route.template.clone()))
+                .or_insert_with(|| shape.clone());
+        }
+        let met = (shape, websocket);
+        if route.app == self.legacy || !self.words.contains_key(&met) {
+            self.words.insert(met.clone(), path.clone());
+        }
+        self.defined
+            .entry((route.app.clone(), met))
+            .or_default()
+            .push(self.routes.len());
+        self.routes.push(route);
+    }
+
+    /// One unit for each method of each path.
+    fn unite(&mut self) {
+        let mut keys: Vec<_> = self
+            .defined
+            .iter()
+            .flat_map(|((app, path), places)| {
+                let places = places.iter().filter_map(|index| self.routes.get(*index));
+                places.map(move |place| (path, &place.method, app))
+            })
+            // What only a new application takes beside the methods of the legacy one was never there to move.
+            .filter(|(path, method, app)| {
+                method.is_some()
+                    || *app == self.legacy
+                    || self.routes_of(self.legacy, path).is_empty()
+            })
+            .map(|(path, method, _)| (path.clone(), method.clone()))
+            .collect();
+        keys.sort();
+        keys.dedup();
+        for ((shape, websocket), method) in keys {
+            if !websocket {
+                let counted = method.as_deref().map(counted);
+                self.by_traffic
+                    .entry((shape.clone(), counted))
+                    .or_insert(self.units.len());
+            }
+            let path = (shape, websocket);
+            let words = self.words.get(&path).unwrap_or(&path.0).clone();
+            let (shape, websocket) = path;
+            self.units.push(Building {
+                path: words,
+                shape,
+                websocket,
+                method,
+                ..Building::default()
+            });
+        }
+    }
+
+    fn routes_of(&self, app: &str, path: &Path) -> Vec<&KnownRoute> {
+        let places = self.defined.get(&(app.to_owned(), path.clone()));
+        let places = places.map_or(&[][..], Vec::as_slice);
+        places
+            .iter()
+            .filter_map(|index| self.routes.get(*index))
+            .collect()
+    }
+
+    /// The route of an application that answers a unit.
+    fn route_of(&self, app: &str, unit: &Building) -> Option<&KnownRoute> {
+        let places = self.routes_of(app, &(unit.shape.clone(), unit.websocket));
+        let exact = places.iter().find(|it| it.method == unit.method);
+        exact
+            .or_else(|| places.iter().find(|it| it.method.is_none()))
+            .copied()
+    }
+
+    fn unit_of(
+        &mut self,
+        apps: &[&str],
+        method: &str,
+        template: Option<&str>,
+    ) -> Option<&mut Building> {
+        let template = template?;
+        let shape = apps
+            .iter()
+            .find_map(|app| self.paths.get(&((*app).to_owned(), template.to_owned())))?;
+        let exact = self.by_traffic.get(&(shape.clone(), Some(counted(method))));
+        let index = exact.or_else(|| self.by_traffic.get(&(shape.clone(), None)))?;
+        self.units.get_mut(*index)
+    }
+
+    /// What was observed, for each unit.
+    fn count(&mut self, store: &Store) -> Result<(), StoreError> {
+        let today = self.now / DAY;
+        let legacy = self.legacy;
+        for row in store.traffic(since(today, RECENT_DAYS))? {
+            if let Some(unit) = self.unit_of(&[&row.app], &row.method, row.template.as_deref()) {
+                if row.app == legacy {
+                    unit.old.add(&row.tally);
+                } else {
+                    unit.new.add(&row.tally);
+                }
+            }
+        }
+        for row in store.traffic(since(today, DEAD_DAYS + 1))? {
+            if let Some(unit) = self.unit_of(&[&row.app], &row.method, row.template.as_deref()) {
+                unit.hits += row.tally.requests;
+                if row.app == legacy {
+                    unit.old_hits += row.tally.requests;
+                }
+            }
+        }
+        for row in store.comparisons(since(today, RECENT_DAYS))? {
+            let rule = self.rules.iter().find(|rule| rule.name == row.rule);
+            let app = rule.map_or("", |rule| &rule.app);
+            if let Some(unit) = self.unit_of(&[legacy, app], &row.method, row.template.as_deref()) {
+                let compared = unit.compared.get_or_insert_default();
+                compared.add(row.same, row.different, row.failed, row.shed);
+            }
+        }
+        Ok(())
+    }
+
+    fn status(self, store: &Store) -> Result<Status, StoreError> {
+        let units: Vec<_> = self.units.iter().map(|unit| self.unit(unit)).collect();
+        let apps = self.count_apps(store, &units)?;
+        Ok(Status {
+            at: self.now,
+            began: self.began,
+            version: self.overlay.version,
+            done: self.done(&units, &apps),
+            apps,
+            units,
+            rules: self.rules(store)?,
+            weeks: self.weeks(store)?,
+            changes: store.changes(CHANGES)?,
+        })
+    }
+
+    fn unit(&self, unit: &Building) -> Unit {
+        let old = self.route_of(self.legacy, unit);
+        let (mut stage, rule) = self.stage(unit);
+        if old.is_none() && self.is_known(self.legacy) {
+            stage = Stage::New;
+        }
+        let idle = old.and_then(|old| self.idle(unit, old, stage.is_new()));
+        if !stage.is_new() && idle.is_some_and(Idle::is_long) {
+            stage = Stage::Dead;
+        }
+        let apps = rule.map(|rule| rule.app.as_str()).into_iter();
+        let new = apps
+            .chain(self.apps.iter().copied())
+            .filter(|app| *app != self.legacy)
+            .find_map(|app| self.route_of(app, unit));
+        Unit {
+            method: unit.method.clone(),
+            kind: if unit.websocket {
+                RouteKind::WebSocket
+            } else {
+                RouteKind::Http
+            },
+            path: unit.path.clone(),
+            stage,
+            rule: rule.map(|rule| UnitRule {
+                name: rule.name.clone(),
+                origin: rule.origin.clone(),
+            }),
+            old: side(old, &unit.old),
+            new: side(new, &unit.new),
+            shadow: unit.compared,
+            idle,
+        }
+    }
+
+    /// What the rules do with requests for a unit, and the one that does it.
+    fn stage(&self, unit: &Building) -> (Stage, Option<&'a RuleConfig>) {
+        let path = example(&unit.path);
+        let method = unit.method.as_deref().unwrap_or("*");
+        for rule in self.rules {
+            if !rule.matches.is_for(&path, method) {
+                continue;
+            }
+            let defined = self.route_of(&rule.app, unit).is_some();
+            if !defined && (rule.matches.owned || rule.fallthrough.is_some()) {
+                continue;
+            }
+            if rule.app == self.legacy {
+                return (Stage::Legacy, Some(rule));
+            }
+            let changed = self.overlay.rules.get(&rule.name);
+            if let Some(latch) = changed.and_then(|changed| changed.rolled_back.as_ref()) {
+                let reason = latch.reason.clone();
+                return (Stage::RolledBack { reason }, Some(rule));
+            }
+            let shares = self.overlay.shares(rule);
+            let stage = match (shares.canary, shares.shadow) {
+                (Percent::ALL, _) => Stage::New,
+                (Percent::NONE, Percent::NONE) => continue,
+                (Percent::NONE, percent) => Stage::Shadow { percent },
+                (percent, _) => Stage::Canary { percent },
+            };
+            return (stage, Some(rule));
+        }
+        (Stage::Legacy, None)
+    }
+
+    /// Whether the routes of an application are known.
+    fn is_known(&self, app: &str) -> bool {
+        self.unreadable.get(app).is_some_and(Option::is_none)
+    }
+
+    /// `None` for a route that has had requests, or whose requests are not counted. Once new applications
+    /// answer, only those of the legacy one do.
+    fn idle(&self, unit: &Building, route: &KnownRoute, moved: bool) -> Option<Idle> {
+        let hits = if moved { unit.old_hits } else { unit.hits };
+        let since = self.began?.max(route.first_seen);
+        let days = (self.now.saturating_sub(since) / DAY).min(DEAD_DAYS);
+        (!unit.websocket && hits == 0 && days > 0).then_some(Idle { days })
+    }
+
+    fn count_apps(&self, store: &Store, units: &[Unit]) -> Result<Vec<AppStatus>, StoreError> {
+        let mut apps: Vec<_> = self
+            .apps
+            .iter()
+            .map(|name| AppStatus {
+                name: (*name).into(),
+                legacy: *name == self.legacy,
+                routes: 0,
+                unreadable: self.unreadable.get(*name).cloned().flatten(),
+                requests: 0,
+                errors: 0,
+                seconds: 0.0,
+            })
+            .collect();
+        apps.sort_by_key(|app| app.legacy);
+        for unit in units {
+            let owner = if unit.stage.is_new() {
+                &unit.new
+            } else {
+                &unit.old
+            };
+            let owner = owner.route.as_ref().map(|route| &route.app);
+            if let Some(app) = apps.iter_mut().find(|app| Some(&app.name) == owner) {
+                app.routes += 1;
+            }
+        }
+        for row in store.traffic(since(self.now / DAY, RECENT_DAYS))? {
+            if let Some(app) = apps.iter_mut().find(|app| app.name == row.app) {
+                app.requests += row.tally.requests;
+                app.errors += row.tally.errors;
+                app.seconds += float(row.tally.nanos) / 1e9;
+            }
+        }
+        Ok(apps)
+    }
+
+    fn done(&self, units: &[Unit], apps: &[AppStatus]) -> Done {
+        let new = units.iter().filter(|unit| unit.stage.is_new()).count();
+        let dead = units
+            .iter()
+            .filter(|unit| unit.stage == Stage::Dead)
+            .count();
+        let share = |of: fn(&AppStatus) -> f64| {
+            let sum = |legacy| -> f64 {
+                apps.iter()
+                    .filter(|app| legacy || !app.legacy)
+                    .map(of)
+                    .sum()
+            };
+            let all = sum(true);
+            (all > 0.0).then(|| 100.0 * sum(false) / all)
+        };
+        Done {
+            routes: match units.len() - dead {
+                _ if units.is_empty() || !self.is_known(self.legacy) => None,
+                0 => Some(100.0),
+                live => Some(100.0 * float(new as u64) / float(live as u64)),
+            },
+            traffic: share(|app| float(app.requests)),
+            time: share(|app| app.seconds),
+        }
+    }
+
+    fn rules(&self, store: &Store) -> Result<Vec<RuleStatus>, StoreError> {
+        let from = since(self.now / DAY, RECENT_DAYS);
+        let canaries = store.canaries(from)?;
+        let comparisons = store.comparisons(from)?;
+        let status = |rule: &RuleConfig| {
+            let answers = |side: Side| {
+                let mut own = canaries.iter().filter(|it| it.rule == rule.name);
+                let tally = own.find(|it| it.side == side).map(|it| &it.tally);
+                tally.map(Answers::new).unwrap_or_default()
+            };
+            let mut compared = Compared::default();
+            for row in comparisons.iter().filter(|it| it.rule == rule.name) {
+                compared.add(row.same, row.different, row.failed, row.shed);
+            }
+            RuleStatus {
+                name: rule.name.clone(),
+                app: rule.app.clone(),
+                origin: rule.origin.clone(),
+                state: self.overlay.state(rule),
+                answers: rule.canary.as_ref().map(|_| Sides {
+                    new: answers(Side::New),
+                    old: answers(Side::Old),
+                }),
+                compared: rule.shadow.as_ref().map(|_| compared),
+            }
+        };
+        Ok(self.rules.iter().map(status).collect())
+    }
+
+    fn weeks(&self, store: &Store) -> Result<Vec<Week>, StoreError> {
+        let monday = |day: u64| day.saturating_sub((day + 3) % 7);
+        let this = monday(self.now / DAY);
+        let first = self.began.map_or(this, |began| monday(began / DAY));
+        let first = first.max(this.saturating_sub(7 * (WEEKS - 1)));
+        let mut weeks: Vec<_> = (first..=this)
+            .step_by(7)
+            .map(|monday| Week {
+                week: iso_week(monday),
+                requests: BTreeMap::new(),
+            })
+            .collect();
+        for day in store.days(first)? {
+            let place = day.day.checked_sub(first).map(|days| days / 7);
+            let place = place.and_then(|place| usize::try_from(place).ok());
+            if let Some(week) = place.and_then(|place| weeks.get_mut(place)) {
+                *week.requests.entry(day.app).or_default() += day.requests;
+            }
+        }
+        Ok(weeks)
+    }
+}
+
+impl Answers {
+    fn new(tally: &Tally) -> Self {
+        Self {
+            requests: tally.requests,
+            errors: tally.errors,
+            p50: tally.quantile(0.5),
+            p95: tally.quantile(0.95),
+        }
+    }
+}
+
+impl Compared {
+    fn add(&mut self, same: u64, different: u64, failed: u64, shed: u64) {
+        self.same += same;
+        self.different += different;
+        self.failed += failed;
+        self.shed += shed;
+        let compared = self.same + self.different;
+        self.matched = (compared > 0).then(|| 100.0 * float(self.same) / float(compared));
+    }
+}
+
+fn side(route: Option<&KnownRoute>, tally: &Tally) -> UnitSide {
+    UnitSide {
+        route: route.map(|route| UnitRoute {
+            app: route.app.clone(),
+            template: route.template.clone(),
+            endpoint: route.endpoint.clone(),
+            file: route.file.clone(),
+            line: route.line,
+            first_seen: route.first_seen,
+            rule_since: route.rule_since,
+        }),
+        answers: Answers::new(tally),
+    }
+}
+
+/// The name under which requests of a method are counted.
+fn counted(method: &str) -> &'static str {
+    Method::from_bytes(method.as_bytes()).map_or("OTHER", |method| counted_method(&method))
+}
+
+/// The first of so many days that end today.
+fn since(today: u64, days: u64) -> u64 {
+    (today + 1).saturating_sub(days)
+}
+
+/// The week that begins on this day: its year is that of its Thursday.
+fn iso_week(monday: u64) -> String {
+    let thursday = monday + 3;
+    let (year, _, _) = civil(thursday);
+    let week = (0..53)
+        .take_while(|weeks| {
+            let earlier = thursday.checked_sub(7 * weeks);
+            earlier.is_some_and(|day| civil(day).0 == year)
+        })
+        .count();
+    format!("{year}-W{week:02}")
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a share")]
+fn float(number: u64) -> f64 {
+    number as f64
+}
