@@ -13,7 +13,7 @@ use twinspan::config::{AppConfig, Config};
 use twinspan::error::LoadError;
 use twinspan::peers::{self, Peers};
 use twinspan::worker::{Finished, Host};
-use twinspan_asgi::{AsgiApplication, EventLoop, make_loop};
+use twinspan_asgi::{AsgiApplication, EventLoop, MakeNative, make_loop};
 use twinspan_bridge::errors::{summary, traceback};
 use twinspan_bridge::import;
 use twinspan_bridge::interface::{Detected, detect};
@@ -165,7 +165,11 @@ impl PythonHost {
                     &others,
                     apps.as_any(),
                 );
-                let wrapped = Arc::new(wrapped.map_err(raised)?);
+                let mut wrapped = wrapped.map_err(raised)?;
+                if app.unbridge {
+                    wrapped = wrapped.unbridged(natively(app, config, apps));
+                }
+                let wrapped = Arc::new(wrapped);
                 others.push(Arc::clone(&wrapped));
                 wrapped
             }
@@ -215,6 +219,21 @@ impl Host for PythonHost {
             }
         });
     }
+}
+
+/// Serves WSGI applications inside of `app` with its settings, each with threads of its own.
+fn natively(app: &AppConfig, config: &Config, apps: &Bound<'_, Apps>) -> Arc<MakeNative> {
+    let (app, multiprocess) = (app.clone(), config.workers > 1);
+    let apps = apps.clone().into_any().unbind();
+    Arc::new(move |inner, name| {
+        let config = AppConfig {
+            name,
+            ..app.clone()
+        };
+        let py = inner.py();
+        let wrapped = WsgiApplication::new(py, inner, &config, None, multiprocess, apps.bind(py))?;
+        Ok(Arc::new(wrapped) as Arc<dyn Application>)
+    })
 }
 
 fn raised(py: Python<'_>, app: &AppConfig, error: &PyErr) -> LoadError {

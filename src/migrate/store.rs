@@ -1049,6 +1049,7 @@ pub(crate) mod tests {
                     ..RouteTable::default()
                 })
                 .map_err(str::to_owned),
+            bridges: Vec::new(),
         }
     }
 
