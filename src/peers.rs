@@ -266,7 +266,6 @@ fn request(peer: &Peer, call: Call) -> Result<Box<Request>, CallError> {
             peer_uid: None,
             local: LocalAddr::Unix("".into()),
             scheme: call.scheme,
-            peer_uid: None,
         }),
         interim: None,
         is_copy: call.is_copy,

@@ -369,12 +369,12 @@ impl Router {
                 .map(|rule| format!("{prefix}{}", rule.cut()).into())
                 .collect(),
             asks_method: rules.iter().any(|rule| {
-                rule.owned || rule.conditions.as_ref().is_some_and(|it| it.asks_method())
+                rule.owned || rule.conditions.as_ref().is_some_and(Conditions::asks_method)
             }),
             asks_host: rules.iter().any(|rule| {
                 let routes = rule.routes.as_ref();
                 routes.is_some_and(|routes| routes.asks_host())
-                    || rule.conditions.as_ref().is_some_and(|it| it.asks_host())
+                    || rule.conditions.as_ref().is_some_and(Conditions::asks_host)
             }),
             rules,
             live: ArcSwap::from_pointee(Live { version: 0, shares }),
