@@ -369,7 +369,11 @@ impl Router {
                 .map(|rule| format!("{prefix}{}", rule.cut()).into())
                 .collect(),
             asks_method: rules.iter().any(|rule| {
-                rule.owned || rule.conditions.as_ref().is_some_and(Conditions::asks_method)
+                rule.owned
+                    || rule
+                        .conditions
+                        .as_ref()
+                        .is_some_and(Conditions::asks_method)
             }),
             asks_host: rules.iter().any(|rule| {
                 let routes = rule.routes.as_ref();
