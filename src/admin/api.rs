@@ -33,6 +33,10 @@ const MAX_BODY: usize = 64 * 1024;
 /// Characters of a reason.
 const MAX_REASON: usize = 500;
 
+/// What is said under another name.
+pub(super) const NOT_LOCAL: &str =
+    "only localhost and loopback addresses are names of this endpoint";
+
 /// All rules as they are now.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RuleList {
@@ -136,10 +140,9 @@ impl From<ChangeError> for Problem {
 pub(super) async fn answer(control: Option<&Control>, mut request: Box<Request>) -> Response {
     let method = request.head.method.clone();
     let answered = match control {
-        _ if !is_local(&request.head, &request.conn.local) => Err(Problem::new(
-            StatusCode::FORBIDDEN,
-            "only localhost and loopback addresses are names of this endpoint",
-        )),
+        _ if !is_local(&request.head, &request.conn.local) => {
+            Err(Problem::new(StatusCode::FORBIDDEN, NOT_LOCAL))
+        }
         None => Err(Problem::new(
             StatusCode::NOT_FOUND,
             "only the command `twinspan` steers migrations, not a server in a program",

@@ -1,10 +1,11 @@
-//! `/metrics`, `/healthz`, `/readyz` and `/status`, as an [`Application`] on a listener of its own.
+//! `/metrics`, `/healthz`, `/readyz` and `/status`, as an [`Application`] on a listener of its own, and `/` for people.
 //!
 //! The same application answers in the supervisor, whose [`Provider`] merges the values of all workers, and
 //! in a server that runs in process, where there is one registry ([`InProcess`]). What concerns a migration is
 //! in [`api`].
 
 pub mod api;
+mod dashboard;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -104,6 +105,15 @@ impl Application for Admin {
             if api::covers(path) {
                 return Ok(api::answer(provider.control(), request).await);
             }
+            if path == DASHBOARD && !api::is_local(&request.head, &request.conn.local) {
+                let text = format!("{}\n", api::NOT_LOCAL);
+                return Ok(respond(
+                    StatusCode::FORBIDDEN,
+                    TEXT,
+                    text,
+                    &request.head.method,
+                ));
+            }
             Ok(answer(&*provider, &request.head.method, path).await)
         })
     }
@@ -111,7 +121,7 @@ impl Application for Admin {
 
 async fn answer(provider: &dyn Provider, method: &Method, path: &[u8]) -> Response {
     let Some(page) = Page::at(path) else {
-        let text = "/healthz, /readyz, /status, /metrics and /migrate are here\n";
+        let text = "/healthz, /readyz, /status, /metrics and /migrate are here, and / shows a migration in a browser\n";
         return respond(StatusCode::NOT_FOUND, TEXT, text.into(), method);
     };
     if !matches!(*method, Method::GET | Method::HEAD) {
@@ -122,6 +132,7 @@ async fn answer(provider: &dyn Provider, method: &Method, path: &[u8]) -> Respon
     }
     let readiness = provider.readiness();
     let (status, content_type, text) = match page {
+        Page::Dashboard => (StatusCode::OK, HTML, dashboard::PAGE.into()),
         // Whoever answers is alive; an application that hangs is no reason to kill the server.
         Page::Health => (StatusCode::OK, TEXT, "alive\n".into()),
         Page::Readiness => {
@@ -145,13 +156,20 @@ async fn answer(provider: &dyn Provider, method: &Method, path: &[u8]) -> Respon
             (StatusCode::OK, export::CONTENT_TYPE, text)
         }
     };
-    respond(status, content_type, text, method)
+    let mut response = respond(status, content_type, text, method);
+    if content_type == HTML {
+        dashboard::confine(response.headers_mut());
+    }
+    response
 }
 
+const DASHBOARD: &[u8] = b"/";
+const HTML: &str = "text/html; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 
 enum Page {
+    Dashboard,
     Health,
     Readiness,
     Status,
@@ -161,6 +179,7 @@ enum Page {
 impl Page {
     fn at(path: &[u8]) -> Option<Self> {
         match path {
+            DASHBOARD => Some(Self::Dashboard),
             b"/healthz" => Some(Self::Health),
             b"/readyz" => Some(Self::Readiness),
             b"/status" => Some(Self::Status),
@@ -437,7 +456,7 @@ mod tests {
         let response = answer(&provider, &Method::POST, b"/readyz").await;
         assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
         assert_eq!(response.headers()[ALLOW], "GET, HEAD");
-        for path in [b"/".as_slice(), b"", b"/readyz/", b"/metrics/x"] {
+        for path in [b"".as_slice(), b"//", b"/readyz/", b"/metrics/x"] {
             let response = answer(&provider, &Method::GET, path).await;
             assert_eq!(response.status(), StatusCode::NOT_FOUND);
         }
