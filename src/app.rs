@@ -103,6 +103,12 @@ pub trait Application: Send + Sync + fmt::Debug + 'static {
             what: "this application".into(),
         })))
     }
+
+    /// Where the application hands requests to another through a bridge between their protocols, read after
+    /// [`Application::startup`].
+    fn bridges(&self) -> BoxFuture<'_, Vec<Bridge>> {
+        Box::pin(std::future::ready(Vec::new()))
+    }
 }
 
 /// Serves WebSocket connections.
@@ -397,6 +403,68 @@ pub fn shape(template: &str) -> String {
 pub enum RouteKind {
     Http,
     WebSocket,
+}
+
+/// Another application inside of one, behind a bridge between their protocols.
+#[derive(Debug, Clone)]
+pub struct Bridge {
+    pub report: BridgeReport,
+    /// What the outer application tries before the bridge: patterns may match too much, not too little.
+    pub before: RouteTable,
+    /// What is behind the bridge, made to be served in its place; `None` where that is not wanted or not possible.
+    pub inner: Option<Arc<dyn Application>>,
+}
+
+/// What there is to say of a bridge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BridgeReport {
+    /// Where it is mounted in the outer application, without a slash at the end; `""` is the root.
+    pub prefix: String,
+    /// The dotted name of its class.
+    pub bridge: String,
+    /// What a request pays for it, as the end of a sentence that begins with the bridge.
+    pub cost: String,
+    /// Why it cannot be served natively, as the end of a sentence.
+    pub obstacle: Option<String>,
+    /// What each request passes on its way to the bridge, outermost first. Nothing of it runs for requests that
+    /// are served natively.
+    pub passes: Vec<Passed>,
+    /// Dependencies of the applications above, which never apply to what is mounted, with a bridge or without.
+    pub dependencies: Vec<Passed>,
+    /// The name under which what is behind it is served natively.
+    pub served_as: Option<String>,
+}
+
+impl BridgeReport {
+    /// The prefix, for people.
+    pub fn place(&self) -> &str {
+        if self.prefix.is_empty() {
+            "/"
+        } else {
+            &self.prefix
+        }
+    }
+}
+
+/// Code that a request passes, and where it is written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Passed {
+    /// Dotted.
+    pub name: String,
+    pub file: Option<String>,
+    pub line: Option<u32>,
+}
+
+/// `shop.middleware.Audit (/srv/shop/middleware.py:12)`
+impl fmt::Display for Passed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        match (&self.file, self.line) {
+            (Some(file), Some(line)) => write!(f, " ({file}:{line})"),
+            (Some(file), None) => write!(f, " ({file})"),
+            (None, _) => Ok(()),
+        }
+    }
 }
 
 /// Why an application's routes are not known.

@@ -1,8 +1,8 @@
 //! What the server says when it is up.
 
-use crate::app::LocalAddr;
+use crate::app::{BridgeReport, LocalAddr};
 use crate::config::Config;
-use crate::config::rule::Location;
+use crate::config::rule::{Conditions, Location};
 use crate::supervisor::channel::AppReport;
 
 /// Where the applications run.
@@ -28,7 +28,10 @@ pub(crate) fn lines(
         Place::Here => "in this process".to_owned(),
     };
     let mut lines = vec![format!("Twinspan {} {place}", env!("CARGO_PKG_VERSION"))];
-    lines.extend(apps.iter().map(|app| describe(config, app)));
+    for app in apps {
+        lines.push(describe(config, app));
+        lines.extend(app.bridges.iter().map(|bridge| across(config, app, bridge)));
+    }
     lines.extend(admin.map(|local| format!("admin endpoint at {}", url(local))));
     let (tcp, unix): (Vec<_>, Vec<_>) = listening
         .iter()
@@ -65,7 +68,7 @@ fn describe(config: &Config, app: &AppReport) -> String {
         if !matches.location.is_everywhere() && matches.owned {
             said.push_str(" (what it owns there)");
         }
-        if matches.conditions != Default::default() {
+        if matches.conditions != Conditions::default() {
             said = format!("{said} where {}", matches.conditions);
         }
         if let Some(canary) = &rule.canary {
@@ -74,6 +77,28 @@ fn describe(config: &Config, app: &AppReport) -> String {
         said
     }));
     format!("application {}: {}", app.name, parts.join(", "))
+}
+
+/// `application main:/legacy: WSGI, 32 threads, serves /legacy of main natively instead of through a2wsgi.wsgi.WSGIMiddleware`
+fn across(config: &Config, outer: &AppReport, bridge: &BridgeReport) -> String {
+    let (name, class, place) = (&outer.name, &bridge.bridge, bridge.place());
+    if let Some(served_as) = &bridge.served_as {
+        let known = config.apps.iter().find(|known| known.name == *name);
+        let threads = known.map_or_else(String::new, |app| {
+            format!(", {}", count(app.threads, "thread"))
+        });
+        return format!(
+            "application {served_as}: WSGI{threads}, serves {place} of {name} natively instead of through {class}"
+        );
+    }
+    let way_out = match &bridge.obstacle {
+        None => "`--unbridge` serves it natively".to_owned(),
+        Some(obstacle) => format!("`--unbridge` cannot help: {obstacle}"),
+    };
+    format!(
+        "application {name}: {place} goes to WSGI through {class}, which {}; {way_out}",
+        bridge.cost
+    )
 }
 
 fn count(number: usize, noun: &str) -> String {
@@ -99,7 +124,47 @@ mod tests {
             name: name.into(),
             description: Description { interface, threads },
             routes: Ok(RouteTable::default()),
+            bridges: Vec::new(),
         }
+    }
+
+    fn bridge(served_as: Option<&str>, obstacle: Option<&str>) -> BridgeReport {
+        BridgeReport {
+            prefix: "/old".into(),
+            bridge: "shop.Bridge".into(),
+            cost: "takes one request at a time".into(),
+            obstacle: obstacle.map(Into::into),
+            passes: Vec::new(),
+            dependencies: Vec::new(),
+            served_as: served_as.map(Into::into),
+        }
+    }
+
+    #[test]
+    fn it_names_every_bridge_below_its_application() {
+        let new = AppConfig::new("new".into(), "shop.asgi:app".parse().unwrap());
+        let config = Config {
+            apps: vec![AppConfig { threads: 1, ..new }],
+            ..Config::default()
+        };
+        let reports = [AppReport {
+            bridges: vec![
+                bridge(None, None),
+                bridge(None, Some("its path has parameters")),
+                bridge(Some("new:/old"), None),
+            ],
+            ..report("new", Interface::Asgi, None)
+        }];
+        assert_eq!(
+            lines(&config, Place::Here, &[], None, &reports)[2..],
+            [
+                "application new: /old goes to WSGI through shop.Bridge, which takes one request at a time; \
+                 `--unbridge` serves it natively",
+                "application new: /old goes to WSGI through shop.Bridge, which takes one request at a time; \
+                 `--unbridge` cannot help: its path has parameters",
+                "application new:/old: WSGI, 1 thread, serves /old of new natively instead of through shop.Bridge",
+            ]
+        );
     }
 
     fn rule(app: &str, matches: RuleMatch) -> RuleConfig {

@@ -213,7 +213,11 @@ impl Dispatcher {
         }
         let (
             Routed {
-                rule, at, trail, ..
+                rule,
+                app,
+                at,
+                trail,
+                ..
             },
             forwarded,
         ) = routed?;
@@ -228,13 +232,14 @@ impl Dispatcher {
             is_copy: false,
         });
         if upgrade {
-            return Ok(self.connect(&rule.app, request, &record.control).await);
+            return Ok(self.connect(app, request, &record.control).await);
         }
         let (app, answer) = match trail {
-            None => (&rule.app, rule.app.application.call(request).await),
+            None => (app, app.application.call(request).await),
             Some(trail) => {
                 let prefix = forwarded.prefix.as_deref();
-                self.follow(rule, request, trail, prefix, record).await
+                self.follow((rule, app), request, trail, prefix, record)
+                    .await
             }
         };
         if has_interim {
@@ -246,22 +251,21 @@ impl Dispatcher {
     /// Answers a request that rules with policies have to do with.
     async fn follow<'a>(
         &'a self,
-        first: &'a Rule,
+        (mut rule, mut app): (&'a Rule, &'a Arc<App>),
         mut request: Box<Request>,
         mut trail: Box<Trail>,
         prefix: Option<&str>,
         record: &mut Record,
     ) -> (&'a Arc<App>, Result<Response, AppError>) {
         record.copy = self.copy_of(&mut request, &trail, prefix);
-        let mut rule = first;
         loop {
             if let Some(copy) = &mut record.copy {
-                copy.answered_by(&rule.app, &request.at);
+                copy.answered_by(app, &request.at);
             }
             let policies = rule.policies.as_deref();
             let falls = policies.and_then(|policies| policies.fallthrough.as_ref());
             let Some(falls) = falls.filter(|it| it.methods.contains(&request.head.method)) else {
-                return (&rule.app, rule.app.application.call(request).await);
+                return (app, app.application.call(request).await);
             };
             let (head, origin, conn) = (
                 request.head.clone(),
@@ -278,16 +282,16 @@ impl Dispatcher {
                 route: request.at.route.clone(),
                 why: PassedWhy::Fallthrough,
             };
-            let answer = rule.app.application.call(request).await;
+            let answer = app.application.call(request).await;
             let status = match &answer {
                 Ok(response) if falls.statuses.contains(&response.status()) => response.status(),
-                _ => return (&rule.app, answer),
+                _ => return (app, answer),
             };
             trail.passed.push(passed);
             let client = origin.client.map(|client| client.ip());
             let next = self.router.route(&head, false, client, prefix, Some(trail));
             let (Ok(next), Some(body)) = (next, replay.rewind()) else {
-                return (&rule.app, answer);
+                return (app, answer);
             };
             drop(answer);
             record.passed_on(status);
@@ -301,9 +305,9 @@ impl Dispatcher {
                 interim,
                 is_copy: false,
             });
-            rule = next.rule;
+            (rule, app) = (next.rule, next.app);
             let Some(next) = next.trail else {
-                return (&rule.app, rule.app.application.call(request).await);
+                return (app, app.application.call(request).await);
             };
             trail = next;
         }
@@ -317,10 +321,10 @@ impl Dispatcher {
         prefix: Option<&str>,
     ) -> Option<Box<ShadowCopy>> {
         trail.passed.iter().find_map(|passed| {
-            let (rule, at) = self.router.passed_at(passed, &request.head, prefix)?;
+            let (rule, app, at) = self.router.passed_at(passed, &request.head, prefix)?;
             let shadow = rule.policies.as_ref()?.shadow.as_ref()?;
             let share = trail.live.shares(passed.rule).shadow;
-            shadow.copy(share, &rule.app, at, request).map(Box::new)
+            shadow.copy(share, app, at, request).map(Box::new)
         })
     }
 
@@ -630,13 +634,14 @@ impl Record {
 
     fn routed(&mut self, routed: &Routed<'_>) {
         let Routed {
-            rule,
             index,
+            app,
             at,
             trail,
+            ..
         } = routed;
-        rule.app.metrics.begin();
-        self.app = Some(Arc::clone(&rule.app));
+        app.metrics.begin();
+        self.app = Some(Arc::clone(app));
         self.rule = Some(Arc::clone(&at.rule));
         self.index = *index;
         self.route = at.route.as_ref().map(|route| route.index);

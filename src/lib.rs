@@ -31,6 +31,7 @@ pub mod ws;
 pub mod dispatch;
 pub mod route;
 pub mod policy;
+pub mod unbridge;
 pub mod peers;
 pub mod app;
 pub mod body;

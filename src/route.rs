@@ -30,6 +30,7 @@ use crate::migrate::live::{Overlay, Shares};
 use crate::policy::Policies;
 use crate::policy::conditions::Conditions;
 use crate::policy::ownership::{self, Asked, Claim, Overlap, RouteIndex, Strength};
+use crate::unbridge::Part;
 
 /// An application under its name.
 #[derive(Debug)]
@@ -126,6 +127,16 @@ pub struct Rule {
     weighs: bool,
     /// `None` where the rule keeps every request that matches.
     pub policies: Option<Arc<Policies>>,
+    /// Paths of the application that another serves in its place.
+    parts: Vec<RulePart>,
+}
+
+/// A part of a rule's application.
+#[derive(Debug)]
+struct RulePart {
+    part: Arc<Part>,
+    /// That of the rule, with the name of the part's application.
+    info: Arc<RuleInfo>,
 }
 
 impl Rule {
@@ -170,7 +181,19 @@ impl Rule {
             app,
             routes,
             weighs,
+            parts: Vec::new(),
         }
+    }
+
+    /// The part that serves a request in place of the rule's application; `path` is what the rule leaves.
+    fn part(&self, path: &[u8], question: &Question<'_>) -> Option<&RulePart> {
+        if self.parts.is_empty() || question.kind == RouteKind::WebSocket {
+            return None;
+        }
+        let methods = [question.head.method.as_str(), question.method];
+        let host = question.host.as_deref();
+        let mut parts = self.parts.iter();
+        parts.find(|it| it.part.takes(path, methods, host))
     }
 
     /// What is cut off.
@@ -295,6 +318,8 @@ pub struct Routed<'a> {
     pub rule: &'a Rule,
     /// Its place in the table.
     pub index: usize,
+    /// That of the rule, or what serves a part of it.
+    pub app: &'a Arc<App>,
     pub at: MountPoint,
     /// Where rules have policies: what has been settled on the way.
     pub trail: Option<Box<Trail>>,
@@ -344,12 +369,16 @@ impl Router {
                 .map(|rule| format!("{prefix}{}", rule.cut()).into())
                 .collect(),
             asks_method: rules.iter().any(|rule| {
-                rule.owned || rule.conditions.as_ref().is_some_and(|it| it.asks_method())
+                rule.owned
+                    || rule
+                        .conditions
+                        .as_ref()
+                        .is_some_and(Conditions::asks_method)
             }),
             asks_host: rules.iter().any(|rule| {
                 let routes = rule.routes.as_ref();
                 routes.is_some_and(|routes| routes.asks_host())
-                    || rule.conditions.as_ref().is_some_and(|it| it.asks_host())
+                    || rule.conditions.as_ref().is_some_and(Conditions::asks_host)
             }),
             rules,
             live: ArcSwap::from_pointee(Live { version: 0, shares }),
@@ -407,6 +436,25 @@ impl Router {
     /// Lets the shares of an overlay count for every request that comes from now on.
     pub fn set_live(&self, rules: &[RuleConfig], overlay: &Overlay) {
         self.live.store(Arc::new(Live::new(rules, overlay)));
+    }
+
+    /// Lets `part` answer its paths wherever a rule chooses the application `outer`.
+    pub fn divide(&mut self, outer: &str, part: &Arc<Part>) {
+        self.asks_host |= part.asks_host();
+        // A preflight for what stays with the outer application stays there too.
+        self.asks_method = true;
+        for rule in &mut self.rules {
+            if *rule.app.name == *outer {
+                let info = RuleInfo {
+                    name: rule.info.name.clone(),
+                    app: Arc::clone(&part.app.name),
+                };
+                rule.parts.push(RulePart {
+                    part: Arc::clone(part),
+                    info: Arc::new(info),
+                });
+            }
+        }
     }
 
     /// What whoever starts the server should know: routes that are defined, but answered by an owner before.
@@ -484,6 +532,40 @@ impl Router {
         let Some(rule) = self.rules.get(index) else {
             return Err(NOTHING_HERE);
         };
+        let (app, at) = self.place(index, rule, route, decoded, prefix, &question);
+        Ok(Routed {
+            rule,
+            index,
+            app,
+            at,
+            trail,
+        })
+    }
+
+    /// What would have answered for a rule that has passed a request on, and where that is mounted.
+    pub fn passed_at(
+        &self,
+        passed: &Passed,
+        head: &Parts,
+        prefix: Option<&str>,
+    ) -> Option<(&Rule, &Arc<App>, MountPoint)> {
+        let rule = self.rules.get(passed.rule)?;
+        let question = self.question(head, false, None);
+        let (route, decoded) = (passed.route.clone(), Decoded::of(head.uri.path()));
+        let (app, at) = self.place(passed.rule, rule, route, decoded, prefix, &question);
+        Some((rule, app, at))
+    }
+
+    /// What answers for a rule, and where that is mounted.
+    fn place<'a>(
+        &self,
+        index: usize,
+        rule: &'a Rule,
+        route: Option<MatchedRoute>,
+        decoded: Option<Decoded>,
+        prefix: Option<&str>,
+        question: &Question<'_>,
+    ) -> (&'a Arc<App>, MountPoint) {
         let at = MountPoint {
             rule: Arc::clone(&rule.info),
             route,
@@ -491,30 +573,19 @@ impl Router {
             mount_len: rule.cut().len(),
             decoded: decoded.map(|decoded| decoded.whole.into()),
         };
-        Ok(Routed {
-            rule,
-            index,
-            at,
-            trail,
-        })
-    }
-
-    /// Where the application of a rule that has passed a request on would have been mounted for it.
-    pub fn passed_at(
-        &self,
-        passed: &Passed,
-        head: &Parts,
-        prefix: Option<&str>,
-    ) -> Option<(&Rule, MountPoint)> {
-        let rule = self.rules.get(passed.rule)?;
-        let at = MountPoint {
-            rule: Arc::clone(&rule.info),
-            route: passed.route.clone(),
-            root_path: self.root_path(passed.rule, rule, prefix),
-            mount_len: rule.cut().len(),
-            decoded: Decoded::of(head.uri.path()).map(|decoded| decoded.whole.into()),
-        };
-        Some((rule, at))
+        match rule.part(at.path_info(question.head), question) {
+            None => (&rule.app, at),
+            Some(RulePart { part, info }) => {
+                let cut = part.prefix();
+                let at = MountPoint {
+                    rule: Arc::clone(info),
+                    root_path: format!("{}{cut}", at.root_path).into(),
+                    mount_len: at.mount_len + cut.len(),
+                    ..at
+                };
+                (&part.app, at)
+            }
+        }
     }
 
     fn root_path(&self, index: usize, rule: &Rule, prefix: Option<&str>) -> Arc<str> {
@@ -891,10 +962,10 @@ mod tests {
     /// `app | root_path | path_info`, or status and reason.
     fn answer(router: &Router, head: &Parts, upgrade: bool, prefix: Option<&str>) -> String {
         match router.route(head, upgrade, None, prefix, None) {
-            Ok(Routed { rule, at, .. }) => {
-                assert_eq!(rule.app.name, at.rule.app);
+            Ok(Routed { app, at, .. }) => {
+                assert_eq!(app.name, at.rule.app);
                 let path = at.path_info(head).escape_ascii();
-                format!("{} | {} | {path}", rule.app.name, at.root_path)
+                format!("{} | {} | {path}", app.name, at.root_path)
             }
             Err(refusal) => format!("{} {}", refusal.status.as_u16(), refusal.reason),
         }
@@ -926,7 +997,7 @@ mod tests {
             method => (method, false),
         };
         match router.route(&head(method, target, &headers), upgrade, None, None, None) {
-            Ok(routed) => routed.rule.app.name.to_string(),
+            Ok(routed) => routed.app.name.to_string(),
             Err(refusal) => refusal.status.as_u16().to_string(),
         }
     }
@@ -940,6 +1011,44 @@ mod tests {
             ],
             "",
         )
+    }
+
+    #[test]
+    fn a_part_of_an_application_is_split_from_it_by_every_rule_that_chooses_it() {
+        let outer = asgi("main");
+        let rules = vec![
+            Rule::mount(Arc::clone(&outer), "/site", None),
+            Rule::path(Arc::clone(&outer), "/old", None),
+            Rule::mount(asgi("rest"), "", None),
+        ];
+        let mut router = Router::new(rules, "/public");
+        let before = index(&["GET /old/own", "PUT /old/items"]);
+        let part = Part::new(wsgi("main:/old"), "/old", before);
+        router.divide("main", &Arc::new(part));
+        for (target, expected) in [
+            ("/site/old/a%20b", "main:/old | /public/site/old | /a b"),
+            ("/site/old/", "main:/old | /public/site/old | /"),
+            ("/site/old", "main | /public/site | /old"),
+            ("/site/older", "main | /public/site | /older"),
+            ("/site/old/own", "main | /public/site | /old/own"),
+            ("/old/x", "main:/old | /public/old | /x"),
+            ("/old/own", "main | /public | /old/own"),
+            ("/other/old/x", "rest | /public | /other/old/x"),
+        ] {
+            assert_eq!(get(&router, target), expected, "{target}");
+        }
+        assert_eq!(
+            upgrade(&router, "/site/old/x"),
+            "main | /public/site | /old/x"
+        );
+        let told = answer(&router, &head("GET", "/old/x", &[]), false, Some("/told/"));
+        assert_eq!(told, "main:/old | /told/old | /x");
+        assert_eq!(who(&router, "OPTIONS /old/items for PUT"), "main");
+        assert_eq!(who(&router, "OPTIONS /old/items for GET"), "main:/old");
+        // It is the rule that has chosen.
+        let asked = head("GET", "/old/x", &[]);
+        let routed = router.route(&asked, false, None, None, None).unwrap();
+        assert_eq!(routed.at.rule.name, "path /old");
     }
 
     #[test]

@@ -27,6 +27,7 @@ use crate::migrate::observe::Observations;
 use crate::peers::Peers;
 use crate::route::{App, Router};
 use crate::supervisor::channel::{AppReport, Ready};
+use crate::unbridge::{self, Part};
 
 /// What embeds the core and knows how to load applications; Python, or a fake in tests.
 pub trait Host: Send + Sync {
@@ -215,23 +216,18 @@ impl Worker {
     /// The first application that does not start; those before it are stopped again.
     pub async fn start(
         config: Arc<Config>,
-        loaded: Vec<Loaded>,
+        mut loaded: Vec<Loaded>,
         overlay: &Overlay,
         drain: Drain,
     ) -> Result<Self, LoadError> {
-        let names: Vec<Arc<str>> = loaded
-            .iter()
-            .map(|app| app.config.name.as_str().into())
-            .collect();
-        let metrics = Metrics::new(&names);
         for (started, app) in loaded.iter().enumerate() {
             if let Err(error) = start_one(app).await {
                 stop_all(loaded.get(..started).unwrap_or_default()).await;
                 return Err(error);
             }
         }
-        match Self::assemble(&config, &loaded, overlay, &metrics).await {
-            Ok((router, ready)) => {
+        match Self::assemble(&config, &mut loaded, overlay).await {
+            Ok((router, ready, metrics)) => {
                 let access_log = open_access_log(&config, &metrics);
                 let dispatcher = Dispatcher::new(
                     Arc::clone(&config),
@@ -255,44 +251,79 @@ impl Worker {
         }
     }
 
+    /// Reads what the applications say of themselves, and builds the router over them. What takes the place of
+    /// a bridge joins `loaded` behind them, so that it stops first.
     async fn assemble(
         config: &Config,
-        loaded: &[Loaded],
+        loaded: &mut Vec<Loaded>,
         overlay: &Overlay,
-        metrics: &Metrics,
-    ) -> Result<(Router, Ready), LoadError> {
+    ) -> Result<(Router, Ready, Arc<Metrics>), LoadError> {
+        let mut bridges = unbridge::find(loaded).await;
+        let outer = loaded.len();
+        let mut natives = Vec::new();
+        for found in &mut bridges {
+            if let Some(native) = found.native.take() {
+                start_one(&native.loaded).await?;
+                loaded.push(native.loaded);
+                natives.push((found.outer, found.report.prefix.clone(), native.before));
+            }
+        }
+        let names: Vec<Arc<str>> = loaded
+            .iter()
+            .map(|app| app.config.name.as_str().into())
+            .collect();
+        let metrics = Metrics::new(&names);
+        let entries = loaded.iter().zip(metrics.apps()).map(|(app, metrics)| App {
+            name: app.config.name.as_str().into(),
+            application: Arc::clone(&app.application),
+            metrics: Arc::clone(metrics),
+            traffic: None,
+        });
         let mut apps = Vec::new();
+        let mut inner = Vec::new();
         let mut reports = Vec::new();
         // Somebody must be able to ask for it.
         let counts = config.state_dir.is_some() || config.admin.is_some();
-        for (app, metrics) in loaded.iter().zip(metrics.apps()) {
-            let routes = app.application.routes().await;
-            reports.push(AppReport {
-                name: app.config.name.clone(),
-                description: app.application.description(),
-                routes: routes.clone().map_err(|error| error.to_string()),
+        for (place, mut entry) in entries.enumerate() {
+            if place >= outer {
+                inner.push(entry);
+                continue;
+            }
+            let routes = entry.application.routes().await;
+            entry.traffic = counts.then(|| {
+                let name = Arc::clone(&entry.name);
+                Arc::new(AppTraffic::new(name, routes.as_ref().ok()))
             });
-            let entry = App {
-                name: app.config.name.as_str().into(),
-                application: Arc::clone(&app.application),
-                metrics: Arc::clone(metrics),
-                traffic: counts.then(|| {
-                    let name = Arc::from(app.config.name.as_str());
-                    Arc::new(AppTraffic::new(name, routes.as_ref().ok()))
-                }),
-            };
+            let own = bridges.iter().filter(|found| found.outer == place);
+            reports.push(AppReport {
+                name: entry.name.to_string(),
+                description: entry.application.description(),
+                routes: routes.clone().map_err(|error| error.to_string()),
+                bridges: own.map(|found| found.report.clone()).collect(),
+            });
             apps.push((Arc::new(entry), routes));
         }
-        match Router::build(&config.rules, &config.root_path, &apps, overlay) {
-            Ok(router) => {
-                let ready = Ready {
-                    apps: reports,
-                    warnings: Router::warnings(&config.rules, &apps),
-                };
-                Ok((router, ready))
-            }
-            Err(error) => Err(LoadError::rules(&error, &config.apps)),
+        let mut router = Router::build(&config.rules, &config.root_path, &apps, overlay)
+            .map_err(|error| LoadError::rules(&error, &config.apps))?;
+        for (mut entry, (outer, prefix, before)) in inner.into_iter().zip(natives) {
+            let Some((outer, _)) = apps.get(outer) else {
+                continue;
+            };
+            // Its routes are those of the outer application, which are read through the bridge.
+            entry.traffic.clone_from(&outer.traffic);
+            let part = Part::new(Arc::new(entry), &prefix, before);
+            router.divide(&outer.name, &Arc::new(part));
         }
+        let mut warnings = Router::warnings(&config.rules, &apps);
+        warnings.extend(bridges.iter().filter_map(|found| {
+            let outer = &loaded.get(found.outer)?.config;
+            unbridge::warning(&found.report, outer)
+        }));
+        let ready = Ready {
+            apps: reports,
+            warnings,
+        };
+        Ok((router, ready, metrics))
     }
 
     /// Lets the applications call each other.

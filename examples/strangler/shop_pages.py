@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 import shop_store as store
-from fastapi import Depends, FastAPI, Form, Request, UploadFile
+from fastapi import Depends, FastAPI, Form, Query, Request, UploadFile
 from fastapi.responses import (
     FileResponse,
     HTMLResponse,
@@ -61,6 +61,10 @@ def page(request: Request, template: str, status: int = 200, **values: Any) -> H
         "answered_by": "FastAPI",
     }
     return templates.TemplateResponse(request, template, {**known, **values}, status)
+
+
+def whole(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() else 0
 
 
 def redirect(path: str) -> RedirectResponse:
@@ -161,14 +165,16 @@ def order_list(request: Request, name: User) -> HTMLResponse:
 def place_order(
     request: Request,
     name: User,
-    product_id: Annotated[int, Form()] = 0,
-    quantity: Annotated[int, Form()] = 0,
+    product_id: Annotated[str, Form()] = "",
+    quantity: Annotated[str, Form()] = "",
 ) -> Response:
-    product = known_product(product_id)
-    if not 1 <= quantity <= store.MOST_PER_ORDER:
+    # Not `int`: FastAPI would answer what is no number with 422 and JSON, Flask took it for none.
+    product = known_product(whole(product_id))
+    bags = whole(quantity)
+    if not 1 <= bags <= store.MOST_PER_ORDER:
         flash(request, f"Order between 1 and {store.MOST_PER_ORDER} bags.", "warning")
         return redirect(f"/products/{product.id}")
-    order = store.place_order(product.id, quantity, name)
+    order = store.place_order(product.id, bags, name)
     flash(request, f"Thank you! Order {order.id} is on its way to the kitchen.", "success")
     return redirect("/orders")
 
@@ -221,7 +227,7 @@ def login(
     request: Request,
     name: Annotated[str, Form()] = "",
     password: Annotated[str, Form()] = "",
-    next: str = "/",
+    wanted: Annotated[str, Query(alias="next")] = "/",
 ) -> Response:
     if not store.check_password(name, password):
         flash(request, "Wrong name or password.", "warning")
@@ -232,8 +238,8 @@ def login(
     request.session["csrf"] = secrets.token_urlsafe(16)
     flash(request, f"Welcome, {name}.", "success")
     # Only a path of this site; browsers read `//host` and `/\\host` as another one.
-    local = next.startswith("/") and not next.startswith(("//", "/\\"))
-    return redirect(next if local else "/")
+    local = wanted.startswith("/") and not wanted.startswith(("//", "/\\"))
+    return redirect(wanted if local else "/")
 
 
 @app.post("/logout", dependencies=FORM)

@@ -170,7 +170,6 @@ type Done = Arc<Mutex<Option<Py<PyAny>>>>;
 #[pymethods]
 impl Pending {
     /// Waits for the answer: status, header fields, content. Once.
-    #[expect(clippy::type_complexity, reason = "three things")]
     fn wait<'py>(
         &self,
         py: Python<'py>,

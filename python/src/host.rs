@@ -13,7 +13,7 @@ use twinspan::config::{AppConfig, Config};
 use twinspan::error::LoadError;
 use twinspan::peers::{self, Peers};
 use twinspan::worker::{Finished, Host};
-use twinspan_asgi::{AsgiApplication, EventLoop, make_loop};
+use twinspan_asgi::{AsgiApplication, EventLoop, MakeNative, make_loop};
 use twinspan_bridge::errors::{summary, traceback};
 use twinspan_bridge::import;
 use twinspan_bridge::interface::{Detected, detect};
@@ -104,14 +104,11 @@ impl PythonHost {
     }
 
     fn apps<'py>(&self, py: Python<'py>) -> PyResult<&Bound<'py, Apps>> {
-        let apps = match self.apps.get() {
-            Some(apps) => apps,
-            None => {
-                let made = Py::new(py, Apps::default())?;
-                self.apps.get_or_init(|| made)
-            }
-        };
-        Ok(apps.bind(py))
+        if let Some(apps) = self.apps.get() {
+            return Ok(apps.bind(py));
+        }
+        let made = Py::new(py, Apps::default())?;
+        Ok(self.apps.get_or_init(|| made).bind(py))
     }
 
     fn object<'py>(
@@ -160,7 +157,6 @@ impl PythonHost {
                 let event_loop = self.event_loop(py, app, config)?;
                 let mut others = self.asgi.lock().unwrap_or_else(PoisonError::into_inner);
                 let wrapped = AsgiApplication::new(
-                    py,
                     object,
                     detected,
                     app,
@@ -169,7 +165,11 @@ impl PythonHost {
                     &others,
                     apps.as_any(),
                 );
-                let wrapped = Arc::new(wrapped.map_err(raised)?);
+                let mut wrapped = wrapped.map_err(raised)?;
+                if app.unbridge {
+                    wrapped = wrapped.unbridged(natively(app, config, apps));
+                }
+                let wrapped = Arc::new(wrapped);
                 others.push(Arc::clone(&wrapped));
                 wrapped
             }
@@ -219,6 +219,21 @@ impl Host for PythonHost {
             }
         });
     }
+}
+
+/// Serves WSGI applications inside of `app` with its settings, each with threads of its own.
+fn natively(app: &AppConfig, config: &Config, apps: &Bound<'_, Apps>) -> Arc<MakeNative> {
+    let (app, multiprocess) = (app.clone(), config.workers > 1);
+    let apps = apps.clone().into_any().unbind();
+    Arc::new(move |inner, name| {
+        let config = AppConfig {
+            name,
+            ..app.clone()
+        };
+        let py = inner.py();
+        let wrapped = WsgiApplication::new(py, inner, &config, None, multiprocess, apps.bind(py))?;
+        Ok(Arc::new(wrapped) as Arc<dyn Application>)
+    })
 }
 
 fn raised(py: Python<'_>, app: &AppConfig, error: &PyErr) -> LoadError {

@@ -141,6 +141,7 @@ impl CheckReport {
         findings.paired();
         findings.unguarded();
         findings.sockets();
+        findings.bridges();
         findings.inexact();
         findings.unreadable();
         let mut findings = findings.list;
@@ -227,30 +228,19 @@ impl<'a> Findings<'a> {
             if self.cannot_upgrade(&place) {
                 continue; // `sockets` tells.
             }
-            let mut lost: BTreeMap<Hider, (Strength, Vec<&'a str>)> = BTreeMap::new();
+            let mut lost: BTreeMap<Hider, Vec<&'a str>> = BTreeMap::new();
             for method in self.inventory.methods_of(place.route) {
                 let way = self.inventory.way(&place, method);
-                let Some(by) = way.last().copied() else {
-                    continue;
-                };
-                let (Some((rule, _)), false) = (self.inventory.rule(by), way.contains(&place.rule))
-                else {
-                    continue;
-                };
-                // A rule that names the path says what is meant.
-                let meant = matches!(rule.matches.location, Location::Template(_));
-                if rule.app == place.app || meant {
-                    continue;
+                let reached = way.contains(&place.rule);
+                for by in way.iter().take_while(|rule| **rule != place.rule) {
+                    let hider = self.hider(*by, &place, method);
+                    let is_last = !reached && way.last() == Some(by);
+                    if let Some(hider) = hider.filter(|hider| is_last || self.misses(*hider)) {
+                        lost.entry(hider).or_default().push(method);
+                    }
                 }
-                let claim = self.inventory.claim(by, &place.asked(method));
-                let (route, strength) = match claim {
-                    Some((route, Strength::Route)) => (Some(route), Strength::Route),
-                    _ => (None, Strength::Nothing),
-                };
-                let entry = lost.entry((by, route));
-                entry.or_insert((strength, Vec::new())).1.push(method);
             }
-            for (hider, (_, methods)) in lost {
+            for (hider, methods) in lost {
                 if self.is_broad(hider, &place) {
                     broad
                         .entry(hider)
@@ -264,6 +254,27 @@ impl<'a> Findings<'a> {
         for (hider, hidden) in broad {
             self.many_hidden(hider, &hidden);
         }
+    }
+
+    /// What of another application a rule gives to requests for a route, unless it says itself that it is meant.
+    fn hider(&self, by: usize, place: &Place<'_>, method: &str) -> Option<Hider> {
+        let (rule, _) = self.inventory.rule(by)?;
+        let route = match self.inventory.claim(by, &place.asked(method)) {
+            Some((route, Strength::Route)) => Some(route),
+            _ => None,
+        };
+        let named = matches!(rule.matches.location, Location::Template(_));
+        (rule.app != place.app && !(named && route.is_some())).then_some((by, route))
+    }
+
+    /// Whether a rule names a path that its application does not define: then a part is too much, unless the
+    /// answer is passed on.
+    fn misses(&self, (by, _): Hider) -> bool {
+        let Some((rule, app)) = self.inventory.rule(by) else {
+            return false;
+        };
+        let named = matches!(rule.matches.location, Location::Template(_));
+        named && app.is_readable() && rule.fallthrough.is_none()
     }
 
     /// Whether what hides a route takes much more than that: a whole rule, or a route with a parameter for
@@ -336,7 +347,7 @@ impl<'a> Findings<'a> {
         };
         let Some(owner) = route.and_then(|id| self.place_of(rule, id)) else {
             let why = if app.is_readable() {
-                "which does not define them"
+                "which does not define it"
             } else {
                 "whose router cannot be read"
             };
@@ -344,11 +355,11 @@ impl<'a> Findings<'a> {
                 Category::HiddenByRule,
                 &by.name,
                 format!(
-                    "`{}` gets all that the rule `{}` matches, {why}: {count} of other applications cannot be reached",
-                    by.app, by.name
+                    "the rule `{}` leads {count} of other applications to `{}`, {why}",
+                    by.name, by.app
                 ),
-                "let the application own its routes (`when = \"owned\"`), give it a longer prefix, or put the rule \
-                 below those of the others"
+                "add `when = \"owned\"` to the rule, so that it matches only what its application defines; or give it a longer \
+                 prefix, or put it below the rules of the others"
                     .into(),
                 below,
                 Vec::new(),
@@ -648,6 +659,60 @@ impl<'a> Findings<'a> {
         }
     }
 
+    /// WSGI applications behind a bridge inside of an ASGI application.
+    fn bridges(&mut self) {
+        for app in self.inventory.apps() {
+            let outer = &app.report.name;
+            for bridge in &app.report.bridges {
+                let passed = bridge.passes.iter().map(|passed| FoundCode {
+                    app: outer.clone(),
+                    name: passed.name.clone(),
+                    file: passed.file.clone(),
+                    line: passed.line,
+                });
+                let passed: Vec<_> = passed.collect();
+                let (place, class) = (bridge.place(), &bridge.bridge);
+                let (problem, way_out) = match (&bridge.served_as, &bridge.obstacle) {
+                    (Some(inner), _) => (
+                        match passed.as_slice() {
+                            [] => format!("`{inner}` is served natively in place of `{class}`; nothing stood before it"),
+                            _ => format!("`{inner}` is served natively in place of `{class}`, and no longer passes this:"),
+                        },
+                        "put what is missed around the WSGI application itself, or take `unbridge` away".to_owned(),
+                    ),
+                    (None, Some(obstacle)) => (
+                        format!(
+                            "{place} goes to WSGI through `{class}`, which {}; `--unbridge` cannot help: {obstacle}",
+                            bridge.cost
+                        ),
+                        "name the WSGI application in `[apps.NAME]`, and give it a rule of its own".to_owned(),
+                    ),
+                    (None, None) => (
+                        match passed.as_slice() {
+                            [] => format!("{place} goes to WSGI through `{class}`, which {}", bridge.cost),
+                            _ => format!(
+                                "{place} goes to WSGI through `{class}`, which {}; served natively it would no longer pass this:",
+                                bridge.cost
+                            ),
+                        },
+                        format!(
+                            "`--unbridge`, or `unbridge = true` in `[apps.{outer}]`, serves it natively without a change in code"
+                        ),
+                    ),
+                };
+                let about = format!("{place} in {outer}");
+                self.add(
+                    Category::Bridge,
+                    &about,
+                    problem,
+                    way_out,
+                    Vec::new(),
+                    passed,
+                );
+            }
+        }
+    }
+
     /// Owned routes whose pattern says more than their converter.
     fn inexact(&mut self) {
         for place in self.places.clone() {
@@ -891,8 +956,8 @@ fn place(file: Option<&str>, line: Option<u32>) -> String {
 mod tests {
     use super::super::testing::{config_of, report, rule, template};
     use super::*;
-    use crate::app::{Hook, SocketUse};
-    use crate::config::rule::{CanaryConfig, Percent, ShadowConfig, Sticky};
+    use crate::app::{BridgeReport, Hook, Passed, SocketUse};
+    use crate::config::rule::{CanaryConfig, FallthroughConfig, Percent, ShadowConfig, Sticky};
     use crate::config::{RuleConfig, RuleMatch};
     use crate::supervisor::channel::AppReport;
 
@@ -924,6 +989,15 @@ mod tests {
     fn ids(report: &CheckReport) -> Vec<&str> {
         let findings = report.findings.iter();
         findings.map(|finding| finding.id.as_str()).collect()
+    }
+
+    fn canary(percent: &str) -> CanaryConfig {
+        CanaryConfig {
+            percent: percent.parse().unwrap(),
+            sticky: Sticky::Client,
+            testers: Vec::new(),
+            rollback: None,
+        }
     }
 
     fn notes_of(report: &mut AppReport) -> &mut Notes {
@@ -993,13 +1067,9 @@ mod tests {
 
     #[test]
     fn a_route_that_is_on_its_way_is_no_finding() {
-        let canary = CanaryConfig {
-            percent: Percent::ALL,
-            sticky: Sticky::Client,
-            testers: Vec::new(),
-            rollback: None,
-        };
-        let plain = rule("new", template("/items/{id}"));
+        let canary = canary("100");
+        let mut plain = rule("new", template("/items/{id}"));
+        plain.matches.owned = true;
         let header = {
             let mut rule = rule("new", RuleMatch::owned());
             let beta = ("x-beta".parse().unwrap(), "1".parse().unwrap());
@@ -1042,17 +1112,45 @@ mod tests {
         );
         assert_eq!(
             found.findings[1].problem,
-            "`new` gets all that the rule `mount /api` matches, which does not define them: a route of other \
-             applications cannot be reached"
+            "the rule `mount /api` leads a route of other applications to `new`, which does not define it"
         );
         reports[0].routes = Err("the router of `new` cannot be read".into());
         let found = check(rules(), &reports);
         assert_eq!(ids(&found), ["hidden-by-rule mount /api", "unreadable new"]);
-        assert!(
-            found.findings[0]
-                .problem
-                .contains("cannot be read: 2 routes")
-        );
+        assert!(found.findings[0].problem.contains("leads 2 routes"));
+    }
+
+    #[test]
+    fn a_rule_that_names_a_path_of_which_its_application_knows_less_is_found() {
+        let found = |policy: &str, only_owned: bool| {
+            let (_, reports) = owned(&["GET /items/{id}"], &["GET,POST /items/<id>"]);
+            let mut moving = rule("new", template("/items/{id}"));
+            moving.matches.owned = only_owned;
+            match policy {
+                "canary" => moving.canary = Some(canary("10")),
+                "fallthrough" => {
+                    let statuses = vec![http::StatusCode::METHOD_NOT_ALLOWED];
+                    moving.fallthrough = Some(FallthroughConfig::new(statuses));
+                }
+                _ => {}
+            }
+            let rules = vec![moving, rule("old", RuleMatch::mount(""))];
+            check(rules, &reports).findings
+        };
+        for (policy, owned, expected) in [
+            ("", false, 1),
+            ("", true, 0),
+            ("canary", false, 1),
+            ("canary", true, 0),
+            ("fallthrough", false, 0),
+        ] {
+            let findings = found(policy, owned);
+            assert_eq!(findings.len(), expected, "{policy} {owned} {findings:?}");
+            for finding in findings {
+                assert_eq!(finding.id, "hidden-by-rule template /items/{id}");
+                assert_eq!(finding.routes[0].methods, Some(vec!["POST".to_owned()]));
+            }
+        }
     }
 
     #[test]
@@ -1147,6 +1245,44 @@ No overlap that is not acknowledged"
             ids(&found),
             ["socket-hijack Flask-SocketIO (threading) in old"]
         );
+    }
+
+    #[test]
+    fn a_bridge_is_listed_with_what_its_requests_no_longer_pass() {
+        let found = |served_as: Option<&str>, obstacle: Option<&str>| {
+            let (rules, mut reports) = owned(&["GET /new"], &[]);
+            reports[0].bridges = vec![BridgeReport {
+                prefix: "/legacy".into(),
+                bridge: "a2wsgi.wsgi.WSGIMiddleware".into(),
+                cost: "costs a thread".into(),
+                obstacle: obstacle.map(Into::into),
+                passes: vec![Passed {
+                    name: "app.Audit".into(),
+                    file: Some("app.py".into()),
+                    line: Some(3),
+                }],
+                dependencies: Vec::new(),
+                served_as: served_as.map(Into::into),
+            }];
+            let report = check(rules, &reports);
+            assert_eq!(ids(&report), ["bridge /legacy in new"]);
+            assert_eq!(report.exit(), Exit::Success);
+            let finding = &report.findings[0];
+            assert_eq!(finding.others[0].name, "app.Audit");
+            (finding.problem.clone(), finding.way_out.clone())
+        };
+        let (problem, way_out) = found(None, None);
+        assert!(problem.contains("which costs a thread; served natively it would no longer pass"));
+        assert!(way_out.contains("--unbridge"), "{way_out}");
+        let (problem, way_out) = found(None, Some("its path has parameters"));
+        assert!(problem.ends_with("`--unbridge` cannot help: its path has parameters"));
+        assert!(way_out.contains("[apps.NAME]"), "{way_out}");
+        let (problem, way_out) = found(Some("new:/legacy"), None);
+        assert!(
+            problem.starts_with("`new:/legacy` is served natively"),
+            "{problem}"
+        );
+        assert!(way_out.contains("take `unbridge` away"), "{way_out}");
     }
 
     #[test]

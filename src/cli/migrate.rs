@@ -539,3 +539,359 @@ impl Display for Differences<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::rule::{CanaryConfig, Location, ShadowConfig, Sticky};
+    use crate::config::{RuleConfig, RuleMatch};
+    use crate::migrate::live::{Change, Edit, Overlay};
+    use crate::migrate::observe::{Comparisons, Observations, Tally, Traffic};
+    use crate::migrate::store::tests::report;
+    use crate::policy::compare::Category;
+
+    const NOW: u64 = 1_795_260_600; // 2026-11-21 11:30
+
+    fn run(words: &[&str]) -> Result<Question, Ended> {
+        let words = words.iter().map(OsString::from).collect();
+        // A directory without files of ours.
+        let parsed = super::super::parse(words, Vec::new(), PathBuf::from("/"))?;
+        match parsed.action {
+            Action::Migrate(question) => Ok(question),
+            action => panic!("{action:?}"),
+        }
+    }
+
+    fn traffic(app: &str, template: &str, requests: u64, errors: u64, bucket: usize) -> Traffic {
+        let mut tally = Tally {
+            requests,
+            errors,
+            nanos: requests * 3_000_000,
+            ..Tally::default()
+        };
+        tally.buckets[bucket] = requests;
+        Traffic {
+            app: app.into(),
+            method: "GET".into(),
+            template: Some(template.into()),
+            tally,
+        }
+    }
+
+    fn sample(method: &str, template: Option<&str>, at: u64) -> Sample {
+        Sample {
+            rule: "items".into(),
+            method: method.into(),
+            template: template.map(str::to_owned),
+            path: format!("/items/{at}"),
+            at: NOW + at,
+            differences: vec![
+                Difference {
+                    category: Category::Json,
+                    place: "$.price".into(),
+                    old: "1".into(),
+                    new: "\"1\"".into(),
+                    alike: 2,
+                    hint: Some(crate::policy::compare::Hint::NumberAsText),
+                },
+                Difference {
+                    category: Category::Header,
+                    place: "location".into(),
+                    old: "/a".into(),
+                    new: "/b".into(),
+                    alike: 0,
+                    hint: None,
+                },
+            ],
+        }
+    }
+
+    fn rules() -> Vec<RuleConfig> {
+        let at = RuleMatch {
+            owned: true,
+            ..RuleMatch::at(Location::Template("/items/{id}".parse().unwrap()))
+        };
+        vec![
+            RuleConfig {
+                name: "items".into(),
+                canary: Some(CanaryConfig {
+                    percent: "10".parse().unwrap(),
+                    sticky: Sticky::Client,
+                    testers: Vec::new(),
+                    rollback: None,
+                }),
+                shadow: Some(ShadowConfig::new("5".parse().unwrap())),
+                ..RuleConfig::new("new", at, "twinspan.toml:7")
+            },
+            RuleConfig::new("legacy", RuleMatch::mount(""), "twinspan.toml:20"),
+        ]
+    }
+
+    fn fill(store: &mut Store, now: u64) {
+        let apps = [
+            report("new", Ok(&[("GET", "/items/{id}"), ("GET", "/docs")])),
+            report("legacy", Ok(&[("GET", "/items/<id>"), ("GET,POST", "/")])),
+        ];
+        store.inventory(now, &apps, &rules()).unwrap();
+        let seen = Observations {
+            traffic: vec![
+                traffic("new", "/items/{id}", 10, 2, 3),
+                traffic("legacy", "/items/<id>", 90, 1, 2),
+                traffic("legacy", "/", 50, 0, 2),
+            ],
+            comparisons: vec![Comparisons {
+                rule: "items".into(),
+                method: "GET".into(),
+                template: Some("/items/<id>".into()),
+                same: 19,
+                different: 1,
+                failed: 0,
+                shed: 4,
+            }],
+            samples: vec![sample("GET", Some("/items/<id>"), 7)],
+            ..Observations::default()
+        };
+        store.record(now, &seen).unwrap();
+    }
+
+    #[test]
+    fn what_is_asked_comes_first_and_the_options_of_the_server_follow() {
+        let status = |json, fail_under: Option<&str>| Question::Status {
+            json,
+            fail_under: fail_under.map(|it| it.parse().unwrap()),
+        };
+        let report = |json, route: Option<&str>| Question::Report {
+            json,
+            route: route.map(str::to_owned),
+        };
+        for (words, question) in [
+            (&["status", "shop:app"][..], status(false, None)),
+            (&["status", "--json", "shop:app"], status(true, None)),
+            (
+                &[
+                    "status",
+                    "--fail-under",
+                    "99.5",
+                    "shop:app",
+                    "--threads",
+                    "4",
+                ],
+                status(false, Some("99.5")),
+            ),
+            (
+                &["report", "GET /items/{id}", "shop:app"],
+                report(false, Some("GET /items/{id}")),
+            ),
+            (
+                &["report", "--all", "--json", "shop:app"],
+                report(true, None),
+            ),
+        ] {
+            let words: Vec<_> = ["migrate"].iter().chain(words).copied().collect();
+            assert_eq!(run(&words).unwrap(), question);
+        }
+        for (words, problem) in [
+            (&["migrate"][..], "say `status` or `report`"),
+            (&["migrate", "stats"], "say `status` or `report`"),
+            (&["migrate", "report"], "say of which route, or `--all`"),
+            (
+                &["migrate", "report", "--json", "shop:app"],
+                "say of which route",
+            ),
+            (&["migrate", "report", "/a", "--all"], "say of which route"),
+            (
+                &["migrate", "status", "--fail-under", "101"],
+                "between 0 and 100",
+            ),
+            (&["migrate", "status", "--all"], "there is no such option"),
+        ] {
+            let ended = run(words).unwrap_err();
+            assert_eq!(ended.exit, Exit::Configuration);
+            assert!(ended.text.contains(problem), "{}", ended.text);
+        }
+        for words in [&["migrate", "--help"][..], &["migrate", "status", "-h"]] {
+            let ended = run(words).unwrap_err();
+            assert_eq!(ended.exit, Exit::Success);
+            assert!(
+                ended.text.contains("--fail-under PERCENT"),
+                "{}",
+                ended.text
+            );
+        }
+    }
+
+    #[test]
+    fn a_status_is_tables_for_a_terminal() {
+        let mut store = Store::open(None).unwrap();
+        fill(&mut store, NOW);
+        let rules = rules();
+        let back = Change {
+            rule: "items".into(),
+            edit: Edit::RollBack {
+                reason: "2 of 10 failed".into(),
+            },
+        };
+        let overlay = Overlay::default().apply(&back, &rules, NOW).unwrap();
+        let change = Record {
+            at: NOW,
+            version: 1,
+            author: Author::Automatic,
+            rule: "items".into(),
+            was: Some(Overlay::default().state(&rules[0])),
+            is: Some(overlay.state(&rules[0])),
+            reason: None,
+        };
+        store.changed(&change).unwrap();
+        let status = Status::read(&store, NOW, &rules, &overlay).unwrap();
+        assert_eq!(
+            Shown(&status).to_string(),
+            "\
+Moved: 25.0 % of the routes; of the last 7 days 6.6 % of the requests and 6.6 % of the time.
+Observed since 2026-11-21T11:30:00 UTC.
+
+APP     IS      ROUTES  REQUESTS  ERRORS  TIME
+new     new     1       10        2       0.0 s
+legacy  legacy  3       140       1       0.4 s
+
+METHOD  PATH         STAGE        RULE       OLD  NEW  ERRORS  P50 MS   P95 MS   SHADOW        NOTE
+GET     /            legacy       catch-all  50   0    0/0     3.8/-    4.9/-
+POST    /            legacy       catch-all  0    0    0/0
+GET     /docs        new          catch-all  0    0    0/0
+GET     /items/<id>  rolled back  items      90   10   1/2     3.8/7.5  4.9/9.8  95.0 % of 20
+
+RULE                     APP  SHARES                   NEW           OLD           SHADOW
+items (twinspan.toml:7)  new  rolled back, shadow 5 %  0 (0 failed)  0 (0 failed)  19 same, 1 different, 0 failed, 4 not sent
+
+Rule items was rolled back from 10 % at 2026-11-21T11:30:00 UTC: 2 of 10 failed
+
+WEEK      REQUESTS  BY NEW APPS
+2026-W47  150       6.6 %
+
+CHANGED              RULE   FROM                     TO                       BY
+2026-11-21T11:30:00  items  canary 10 %, shadow 5 %  rolled back, shadow 5 %  the server
+"
+        );
+    }
+
+    #[test]
+    fn a_report_lists_the_newest_differences_of_each_route() {
+        let samples = [
+            sample("GET", Some("/items/<id>"), 9),
+            sample("POST", Some("/items/<id>"), 8),
+            sample("GET", Some("/items/<id>"), 7),
+            sample("GET", None, 6),
+        ];
+        let of = |route: &str| -> Vec<u64> {
+            let samples = samples.iter().filter(|sample| is_of(sample, route));
+            samples.map(|sample| sample.at - NOW).collect()
+        };
+        assert_eq!(of("GET /items/{id}"), [9, 7]);
+        assert_eq!(of("/items/{}"), [9, 8, 7]);
+        assert_eq!(of("get /items/6"), [6]);
+        assert_eq!(of("/items"), [] as [u64; 0]);
+        let differences = Differences {
+            samples: &samples[..2],
+            route: None,
+        };
+        assert_eq!(
+            differences.to_string(),
+            "\
+GET /items/<id> (rule items)
+  2026-11-21T11:30:09 UTC  /items/9
+    json $.price: 1, now \"1\" (and 2 like it)
+      a number in one, and the same as text in the other
+    header location: /a, now /b
+
+POST /items/<id> (rule items)
+  2026-11-21T11:30:08 UTC  /items/8
+    json $.price: 1, now \"1\" (and 2 like it)
+      a number in one, and the same as text in the other
+    header location: /a, now /b
+"
+        );
+    }
+
+    #[test]
+    fn a_check_fails_when_less_has_moved_than_was_asked_for() {
+        let short = |routes, traffic, least: &str| {
+            let time = None;
+            shortfall(
+                Done {
+                    routes,
+                    traffic,
+                    time,
+                },
+                least.parse().unwrap(),
+            )
+        };
+        assert_eq!(short(Some(100.0), Some(20.0), "100"), None);
+        assert_eq!(short(None, Some(100.0), "100"), None);
+        assert_eq!(
+            short(Some(99.96), None, "100").unwrap(),
+            "99.9 % of the routes have moved, and 100 % are asked for"
+        );
+        assert_eq!(
+            short(None, Some(20.0), "50").unwrap(),
+            "20.0 % of the requests have moved, and 50 % are asked for"
+        );
+        assert_eq!(
+            short(None, None, "0").unwrap(),
+            "nothing is known of routes or requests yet, and 0 % of them are asked for"
+        );
+    }
+
+    #[test]
+    fn the_state_directory_is_read_and_what_is_missing_is_said() {
+        let name = format!("twinspan-migrate-{}", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        let _ = std::fs::remove_dir_all(&directory);
+        let status = Question::Status {
+            json: true,
+            fail_under: Some(Percent::ALL),
+        };
+        let mut config = Config {
+            rules: rules(),
+            ..Config::default()
+        };
+        let ended = status.answer(&config).unwrap_err();
+        assert_eq!(ended.exit, Exit::Configuration);
+        assert!(
+            ended.text.contains("there is no state directory"),
+            "{}",
+            ended.text
+        );
+        config.state_dir = Some(directory.clone());
+        let ended = status.answer(&config).unwrap_err();
+        assert!(
+            ended.text.contains("nothing was observed yet"),
+            "{}",
+            ended.text
+        );
+        assert!(!directory.exists());
+
+        let mut store = Store::open(Some(&directory)).unwrap();
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap()
+            .as_secs();
+        fill(&mut store, now);
+        // A share that was changed live.
+        let overlay = r#"{"version":4,"rules":{"items":{"canary":100}}}"#;
+        std::fs::write(directory.join("overlay.json"), overlay).unwrap();
+        let answer = status.answer(&config).unwrap();
+        let read: Status = serde_json::from_str(&answer.text).unwrap();
+        assert_eq!(read.version, 4);
+        assert_eq!(
+            answer.failure.unwrap(),
+            "50.0 % of the routes have moved, and 100 % are asked for"
+        );
+        let report = Question::Report {
+            json: true,
+            route: None,
+        };
+        let samples: Vec<Sample> =
+            serde_json::from_str(&report.answer(&config).unwrap().text).unwrap();
+        assert_eq!(samples.len(), 1);
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+}

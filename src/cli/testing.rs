@@ -48,6 +48,7 @@ pub(super) fn report(name: &str, interface: Interface, routes: &[&str]) -> AppRe
         routes: Ok(RouteTable::new(
             routes.iter().map(|text| route(text)).collect(),
         )),
+        bridges: Vec::new(),
     }
 }
 

@@ -791,3 +791,376 @@ fn iso_week(monday: u64) -> String {
 fn float(number: u64) -> f64 {
     number as f64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::live::{Author, Change, Edit};
+    use super::super::observe::{CanaryTraffic, Comparisons, Observations, Traffic};
+    use super::super::store::tests::report;
+    use super::*;
+    use crate::config::RuleMatch;
+    use crate::config::rule::{CanaryConfig, Location, ShadowConfig, Sticky};
+
+    /// Noon.
+    const NOW: u64 = 20_413 * DAY + DAY / 2;
+
+    fn percent(text: &str) -> Percent {
+        text.parse().unwrap()
+    }
+
+    fn steered(name: &str, template: &str, canary: &str, shadow: Option<&str>) -> RuleConfig {
+        let matches = RuleMatch {
+            owned: true,
+            ..RuleMatch::at(Location::Template(template.parse().unwrap()))
+        };
+        RuleConfig {
+            name: name.into(),
+            canary: Some(CanaryConfig {
+                percent: percent(canary),
+                sticky: Sticky::Client,
+                testers: Vec::new(),
+                rollback: None,
+            }),
+            shadow: shadow.map(|share| ShadowConfig::new(percent(share))),
+            ..RuleConfig::new("new", matches, "twinspan.toml:7")
+        }
+    }
+
+    fn rules() -> Vec<RuleConfig> {
+        vec![
+            steered("items", "/items/{id}", "10", Some("5")),
+            steered("cart", "/cart", "100", None),
+            steered("search", "/search", "0", Some("100")),
+            RuleConfig::new("legacy", RuleMatch::mount(""), "twinspan.toml:20"),
+        ]
+    }
+
+    fn apps() -> [crate::supervisor::channel::AppReport; 2] {
+        [
+            report(
+                "new",
+                Ok(&[
+                    ("GET", "/items/{id}"),
+                    ("GET,POST", "/cart"),
+                    ("GET", "/search"),
+                    ("GET", "/docs"),
+                    ("WS", "/live"),
+                ]),
+            ),
+            report(
+                "legacy",
+                Ok(&[
+                    ("GET,DELETE", "/items/<int:id>"),
+                    ("*", "/cart"),
+                    ("GET", "/search"),
+                    ("GET", "/old"),
+                ]),
+            ),
+        ]
+    }
+
+    fn traffic(app: &str, route: &str, requests: u64, errors: u64) -> Traffic {
+        let (method, template) = route.split_once(' ').unwrap();
+        let mut tally = Tally {
+            requests,
+            errors,
+            nanos: requests * 1_000_000,
+            ..Tally::default()
+        };
+        tally.buckets[2] = requests;
+        Traffic {
+            app: app.into(),
+            method: method.into(),
+            template: (!template.is_empty()).then(|| template.into()),
+            tally,
+        }
+    }
+
+    fn observed() -> Observations {
+        Observations {
+            traffic: vec![
+                traffic("legacy", "GET /items/<int:id>", 90, 1),
+                traffic("new", "GET /items/{id}", 10, 2),
+                traffic("new", "POST /cart", 40, 0),
+                traffic("legacy", "PUT /cart", 3, 0),
+                traffic("legacy", "GET /search", 50, 0),
+                traffic("legacy", "GET ", 7, 0),
+            ],
+            canaries: vec![CanaryTraffic {
+                rule: "items".into(),
+                side: Side::New,
+                tally: traffic("", "GET ", 10, 2).tally,
+            }],
+            comparisons: vec![Comparisons {
+                rule: "search".into(),
+                method: "GET".into(),
+                template: Some("/search".into()),
+                same: 99,
+                different: 1,
+                failed: 2,
+                shed: 3,
+            }],
+            samples: Vec::new(),
+        }
+    }
+
+    /// What was observed on one day, the given number of days ago.
+    fn store(days_ago: u64) -> Store {
+        let mut store = Store::open(None).unwrap();
+        let then = NOW - days_ago * DAY;
+        store.inventory(then, &apps(), &rules()).unwrap();
+        store.record(then, &observed()).unwrap();
+        store
+    }
+
+    fn read(store: &Store, rules: &[RuleConfig], overlay: &Overlay) -> Status {
+        let status = Status::read(store, NOW, rules, overlay).unwrap();
+        // What is written is what is read elsewhere.
+        let text = serde_json::to_string(&status).unwrap();
+        assert_eq!(serde_json::from_str::<Status>(&text).unwrap(), status);
+        status
+    }
+
+    fn stages(status: &Status) -> Vec<String> {
+        let name = |unit: &Unit| {
+            let method = unit.method.as_deref().unwrap_or("any");
+            let idle = unit.idle.map(|idle| format!(": {idle}"));
+            format!(
+                "{method} {} is {}{}",
+                unit.path,
+                unit.stage,
+                idle.unwrap_or_default()
+            )
+        };
+        status.units.iter().map(name).collect()
+    }
+
+    #[test]
+    fn a_unit_is_in_the_stage_of_the_first_rule_that_takes_requests_for_it() {
+        let status = read(&store(0), &rules(), &Overlay::default());
+        assert_eq!(
+            stages(&status),
+            [
+                "any /cart is legacy",
+                "GET /cart is new",
+                "POST /cart is new",
+                "GET /docs is new",
+                "DELETE /items/<int:id> is legacy",
+                "GET /items/<int:id> is canary 10 %",
+                "any /live is new",
+                "GET /old is legacy",
+                "GET /search is shadow",
+            ]
+        );
+        let items = &status.units[5];
+        assert_eq!(items.rule.as_ref().unwrap().name, "items");
+        assert_eq!(
+            items.old.route.as_ref().unwrap().template,
+            "/items/<int:id>"
+        );
+        assert_eq!(items.new.route.as_ref().unwrap().template, "/items/{id}");
+        assert_eq!(status.done.routes, Some(100.0 * 4.0 / 9.0));
+        let routes: Vec<_> = status
+            .apps
+            .iter()
+            .map(|app| (&*app.name, app.routes))
+            .collect();
+        assert_eq!(routes, [("new", 4), ("legacy", 5)]);
+    }
+
+    #[test]
+    fn live_changes_change_the_stage() {
+        let rules = rules();
+        let change = |overlay: &Overlay, rule: &str, edit| {
+            let change = Change {
+                rule: rule.into(),
+                edit,
+            };
+            overlay.apply(&change, &rules, NOW).unwrap()
+        };
+        let overlay = change(
+            &Overlay::default(),
+            "items",
+            Edit::RollBack {
+                reason: "it failed".into(),
+            },
+        );
+        let set = |canary, shadow| Edit::Set { canary, shadow };
+        let overlay = change(&overlay, "search", set(Some(percent("2.5")), None));
+        let overlay = change(&overlay, "cart", set(Some(Percent::NONE), None));
+        let mut store = store(0);
+        let record = Record {
+            at: NOW,
+            version: 3,
+            author: Author::Automatic,
+            rule: "items".into(),
+            was: None,
+            is: None,
+            reason: Some("it failed".into()),
+        };
+        store.changed(&record).unwrap();
+        let status = read(&store, &rules, &overlay);
+        let stages: Vec<_> = status
+            .units
+            .iter()
+            .map(|unit| unit.stage.to_string())
+            .collect();
+        assert_eq!(stages[1..3], ["legacy", "legacy"]);
+        assert_eq!(
+            (stages[5].as_str(), stages[8].as_str()),
+            ("rolled back", "canary 2.5 %")
+        );
+        assert_eq!(
+            status.rules[0].state.rolled_back.as_ref().unwrap().reason,
+            "it failed"
+        );
+        assert_eq!((status.version, status.changes), (3, vec![record]));
+    }
+
+    #[test]
+    fn rules_for_some_requests_make_no_stage_and_mounts_cut_off_their_prefix() {
+        let mut store = Store::open(None).unwrap();
+        let apps = [
+            report("new", Ok(&[("GET", "/items"), ("GET", "/beta")])),
+            report("legacy", Ok(&[("GET", "/api/items"), ("GET", "/beta")])),
+        ];
+        let mut beta = RuleConfig::new("new", RuleMatch::path("/beta"), "");
+        beta.matches.conditions.cookies = vec![("beta".into(), "*".parse().unwrap())];
+        let rules = [
+            beta,
+            RuleConfig::new("new", RuleMatch::mount("/api"), ""),
+            RuleConfig::new("legacy", RuleMatch::mount(""), ""),
+        ];
+        store.inventory(NOW, &apps, &rules).unwrap();
+        let seen = Observations {
+            traffic: vec![traffic("new", "GET /items", 5, 0)],
+            ..Observations::default()
+        };
+        store.record(NOW, &seen).unwrap();
+        let status = read(&store, &rules, &Overlay::default());
+        assert_eq!(
+            stages(&status),
+            ["GET /api/items is new", "GET /beta is legacy"]
+        );
+        assert_eq!(status.units[0].new.answers.requests, 5);
+    }
+
+    #[test]
+    fn requests_are_told_by_owner() {
+        let status = read(&store(0), &rules(), &Overlay::default());
+        let items = &status.units[5];
+        let count = |side: &UnitSide| (side.answers.requests, side.answers.errors);
+        assert_eq!((count(&items.old), count(&items.new)), ((90, 1), (10, 2)));
+        assert!(items.new.answers.p95.unwrap() <= 0.005);
+        // A method that only the route for all methods takes.
+        assert_eq!(status.units[0].old.answers.requests, 3);
+        assert_eq!(status.done.traffic, Some(25.0));
+        assert_eq!(status.done.time.map(f64::round), Some(25.0));
+        let shadow = status.units[8].shadow.unwrap();
+        assert_eq!((shadow.same, shadow.failed, shadow.shed), (99, 2, 3));
+        assert_eq!(shadow.matched, Some(99.0));
+        let rule = &status.rules[0];
+        let sides = rule.answers.as_ref().unwrap();
+        assert_eq!(
+            (sides.new.requests, sides.new.errors, sides.old.requests),
+            (10, 2, 0)
+        );
+        assert_eq!(status.rules[2].compared.unwrap(), shadow);
+        assert_eq!(status.rules[3].answers, None);
+        // After a week it is no longer recent.
+        let status = read(&store(7), &rules(), &Overlay::default());
+        assert_eq!(status.units[5].old.answers, Answers::default());
+        assert_eq!(status.done.traffic, None);
+        assert_eq!(status.weeks[0].requests["legacy"], 150);
+    }
+
+    #[test]
+    fn a_legacy_route_without_a_hit_in_thirty_days_is_dead() {
+        let of = |days| stages(&read(&store(days), &rules(), &Overlay::default()));
+        assert_eq!(of(12)[7], "GET /old is legacy: 0 hits in 12 days so far");
+        // Here /items was last asked for thirty days ago.
+        let stages = of(30);
+        assert_eq!(stages[5], "GET /items/<int:id> is canary 10 %");
+        assert_eq!(
+            stages[7],
+            "GET /old is dead: 0 hits in 30 days, safe to delete"
+        );
+        assert_eq!(
+            stages[1],
+            "GET /cart is new: 0 hits in 30 days, safe to delete"
+        );
+        // Only in the new application, or for WebSockets: nothing to delete, nothing known.
+        assert_eq!(
+            (stages[3].as_str(), stages[6].as_str()),
+            ("GET /docs is new", "any /live is new")
+        );
+        assert_eq!(
+            of(31)[5],
+            "GET /items/<int:id> is dead: 0 hits in 30 days, safe to delete"
+        );
+        // Dead routes need not move.
+        let status = read(&store(30), &rules(), &Overlay::default());
+        assert_eq!(status.done.routes, Some(100.0 * 4.0 / 7.0));
+    }
+
+    #[test]
+    fn where_the_legacy_routes_are_not_known_no_share_of_routes_is() {
+        let mut store = Store::open(None).unwrap();
+        let [new, _] = apps();
+        let apps = [new, report("legacy", Err("a middleware hides them"))];
+        store.inventory(NOW, &apps, &rules()).unwrap();
+        let status = read(&store, &rules(), &Overlay::default());
+        assert_eq!(status.done, Done::default());
+        assert_eq!(
+            status.apps[1].unreadable.as_deref(),
+            Some("a middleware hides them")
+        );
+        // Nobody knows that the legacy application has no such route.
+        assert_eq!(status.units[2].stage, Stage::Legacy);
+    }
+
+    #[test]
+    fn an_empty_store_is_a_status_too() {
+        let store = Store::open(None).unwrap();
+        let status = read(&store, &rules(), &Overlay::default());
+        assert_eq!(
+            (status.began, status.units.len(), status.done),
+            (None, 0, Done::default())
+        );
+        assert_eq!(
+            Status::read(&store, 0, &[], &Overlay::default())
+                .unwrap()
+                .apps,
+            []
+        );
+    }
+
+    #[test]
+    fn weeks_are_those_of_iso_8601() {
+        for (date, week) in [
+            ((2024, 1, 1), "2024-W01"),
+            ((2024, 12, 30), "2025-W01"),
+            ((2020, 12, 28), "2020-W53"),
+            ((2021, 1, 4), "2021-W01"),
+            ((2026, 11, 16), "2026-W47"),
+        ] {
+            let day = (0..40_000).find(|day| civil(*day) == date).unwrap();
+            assert_eq!(iso_week(day), week);
+        }
+        let status = read(&store(70), &rules(), &Overlay::default());
+        assert_eq!(status.weeks.len(), 11);
+        assert_eq!(status.weeks[0].requests["new"], 50);
+    }
+
+    #[test]
+    fn the_chart_has_every_minute_of_a_day() {
+        let mut store = Store::open(None).unwrap();
+        for now in [NOW - DAY + 60, NOW - 60, NOW] {
+            store.record(now, &observed()).unwrap();
+        }
+        let chart = Chart::read(&store, NOW).unwrap();
+        let new = &chart.requests["new"];
+        assert_eq!((chart.from, new.len()), (NOW / 60 - 1439, 1440));
+        assert_eq!((new[0], new[1], new[1438], new[1439]), (50, 0, 50, 50));
+    }
+}

@@ -893,7 +893,7 @@ fn whole(sum: f64) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::os::unix::fs::PermissionsExt;
     use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -1017,7 +1017,7 @@ mod tests {
         }
     }
 
-    fn report(name: &str, routes: Result<&[(&str, &str)], &str>) -> AppReport {
+    pub(crate) fn report(name: &str, routes: Result<&[(&str, &str)], &str>) -> AppReport {
         let route = |(methods, template): &(&str, &str)| Route {
             template: (*template).into(),
             pattern: String::new(),
@@ -1049,6 +1049,7 @@ mod tests {
                     ..RouteTable::default()
                 })
                 .map_err(str::to_owned),
+            bridges: Vec::new(),
         }
     }
 

@@ -159,8 +159,8 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn address(number: u32) -> Option<IpAddr> {
-        Some(IpAddr::V4(number.into()))
+    fn address(number: u32) -> IpAddr {
+        IpAddr::V4(number.into())
     }
 
     #[test]
@@ -168,7 +168,7 @@ mod tests {
         let canary = canary("client", &[]);
         for (share, about) in [("1", 100), ("10", 1000), ("50", 5000)] {
             let taken = (0..10_000)
-                .filter(|n| canary.takes(percent(share), &head(&[]), address(*n)))
+                .filter(|n| canary.takes(percent(share), &head(&[]), Some(address(*n))))
                 .count();
             assert!(taken.abs_diff(about) < about / 4, "{share} %: {taken}");
         }
@@ -184,7 +184,7 @@ mod tests {
                 .iter()
                 // The address changes, the session does not.
                 .zip(0..)
-                .map(|(share, n)| canary.takes(percent(share), &head, address(n)))
+                .map(|(share, n)| canary.takes(percent(share), &head, Some(address(n))))
                 .collect();
             assert!(sides.is_sorted(), "{sides:?}");
             assert_eq!((sides[0], sides[5]), (false, true));
@@ -199,7 +199,7 @@ mod tests {
                 .filter(|_| canary.takes(percent("10"), &head(&[]), client))
                 .count()
         };
-        assert!([0, 100].contains(&taken(address(7))));
+        assert!([0, 100].contains(&taken(Some(address(7)))));
         assert_eq!(taken(None), 10);
     }
 

@@ -28,7 +28,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Mutex;
 
-use crate::app::{Description, RouteTable};
+use crate::app::{BridgeReport, Description, RouteTable};
 use crate::error::LoadError;
 use crate::listen::Listener;
 use crate::metrics::Snapshot;
@@ -134,6 +134,9 @@ pub struct AppReport {
     pub description: Description,
     /// The routes of its router, or why they cannot be read.
     pub routes: Result<RouteTable, String>,
+    /// Where it hands requests to another through a bridge.
+    #[serde(default)]
+    pub bridges: Vec<BridgeReport>,
 }
 
 /// Why a worker cannot serve, in the parts of an error for people.

@@ -644,7 +644,7 @@ impl Server {
 
     /// Tells people, and whoever asked, what came of a change.
     fn answer(&mut self, order: &Order, outcome: Result<Changed, ChangeError>) {
-        let rule = &order.change.rule;
+        let (rule, by) = (&order.change.rule, order.author);
         match &outcome {
             Ok(Changed { record, workers }) => {
                 self.publish();
@@ -653,14 +653,14 @@ impl Server {
                     Edit::RollBack { reason } => {
                         let count = self.rollbacks.entry(rule.clone()).or_default();
                         *count += 1;
-                        warn!(rule, reason, version, workers, "a canary was rolled back");
+                        warn!(rule, reason, %by, version, workers, "a canary was rolled back");
                     }
                     Edit::Set { canary, shadow } => {
                         let canary = canary.map(tracing::field::display);
                         let shadow = shadow.map(tracing::field::display);
-                        info!(rule, canary, shadow, version, workers, "a rule was changed");
+                        info!(rule, canary, shadow, %by, version, workers, "a rule was changed");
                     }
-                    Edit::Reset => info!(rule, version, workers, "a rule was reset"),
+                    Edit::Reset => info!(rule, %by, version, workers, "a rule was reset"),
                 }
             }
             // It was rolled back by somebody else meanwhile.
@@ -670,7 +670,7 @@ impl Server {
             Err(error) if order.author == Author::Automatic => {
                 error!(rule, %error, "a canary could not be rolled back");
             }
-            Err(error) => info!(rule, %error, "a change was not made"),
+            Err(error) => info!(rule, %error, %by, "a change was not made"),
         }
         if let Some(reply) = self.orders.remove(&order.id) {
             // Whoever asked may have gone.

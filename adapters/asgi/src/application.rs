@@ -10,13 +10,16 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use tokio::sync::oneshot;
+use tracing::warn;
 use twinspan::app::{
-    AppError, Application, BoxFuture, Description, Interface, LifespanError, Notice, Request,
-    Response, RouteTable, RoutesError, WebSocketApplication,
+    AppError, Application, BoxFuture, Bridge, Description, Interface, LifespanError, Notice,
+    Request, Response, RouteTable, RoutesError, WebSocketApplication,
 };
 use twinspan::config::{AppConfig, LifespanMode};
 use twinspan::http::Interim;
 use twinspan::ws::Handshake;
+use twinspan_bridge::bridges::{self, FoundBridge};
+use twinspan_bridge::errors::summary;
 use twinspan_bridge::interface::{Detected, is_coroutine_function};
 use twinspan_bridge::routes;
 
@@ -30,6 +33,10 @@ use crate::websocket::Connection;
 /// How long tasks that were cancelled may take to put away what they had.
 const CANCELLED_LIMIT: Duration = Duration::from_secs(1);
 
+/// Makes what serves a WSGI application under a name of its own.
+pub type MakeNative =
+    dyn Fn(&Bound<'_, PyAny>, String) -> PyResult<Arc<dyn Application>> + Send + Sync;
+
 /// One ASGI application on the worker's event loop.
 pub struct AsgiApplication {
     shared: Arc<Shared>,
@@ -38,6 +45,8 @@ pub struct AsgiApplication {
     /// The same object is served under another name, before this one: it starts first and stops last.
     shares_lifespan: bool,
     router: Option<Py<PyAny>>,
+    /// Serves what is behind its bridges; `None` leaves them.
+    unbridge: Option<Arc<MakeNative>>,
 }
 
 /// What every request of the application needs.
@@ -197,7 +206,6 @@ impl AsgiApplication {
     /// Wraps `app`; `router` is asked for its routes where it is given. `others` are loaded before it: an object
     /// that is among them has one lifespan, which is theirs. `apps` is what applications find each other by.
     pub fn new(
-        py: Python<'_>,
         app: &Bound<'_, PyAny>,
         detected: Detected,
         config: &AppConfig,
@@ -206,6 +214,7 @@ impl AsgiApplication {
         others: &[Arc<Self>],
         apps: &Bound<'_, PyAny>,
     ) -> PyResult<Self> {
+        let py = app.py();
         let starts = |other: &&Arc<Self>| other.lifespan.is_used() && other.shared.app.is(app);
         let same = match config.lifespan {
             LifespanMode::Off => None,
@@ -240,7 +249,61 @@ impl AsgiApplication {
             shared,
             event_loop: Arc::clone(event_loop),
             router: router.map(Bound::unbind),
+            unbridge: None,
         })
+    }
+
+    /// Lets `make` serve the WSGI applications that this one mounts through bridges.
+    #[must_use]
+    pub fn unbridged(mut self, make: Arc<MakeNative>) -> Self {
+        self.unbridge = Some(make);
+        self
+    }
+
+    /// Asks the application and its router about themselves, on the loop's thread; `None` where the loop has
+    /// stopped.
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Bound<'_, PyAny>, Option<&Bound<'_, PyAny>>) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (send, receive) = oneshot::channel();
+        let shared = Arc::clone(&self.shared);
+        let router = Python::attach(|py| self.router.as_ref().map(|router| router.clone_ref(py)));
+        self.event_loop.run(move |py, _| {
+            let router = router.as_ref().map(|router| router.bind(py));
+            let _ = send.send(question(shared.app.bind(py), router));
+        });
+        receive.await.ok()
+    }
+}
+
+/// A bridge with what serves the application behind it, if that is wanted and possible.
+fn bridge(found: FoundBridge<'_>, outer: &str, unbridge: Option<&MakeNative>) -> Bridge {
+    let FoundBridge {
+        mut report,
+        before,
+        application,
+    } = found;
+    let inner = match unbridge {
+        Some(make) if report.obstacle.is_none() => {
+            let name = format!("{outer}:{}", report.place());
+            match make(&application, name.clone()) {
+                Ok(inner) => {
+                    report.served_as = Some(name);
+                    Some(inner)
+                }
+                Err(error) => {
+                    report.obstacle = Some(summary(application.py(), &error));
+                    None
+                }
+            }
+        }
+        _ => None,
+    };
+    Bridge {
+        report,
+        before,
+        inner,
     }
 }
 
@@ -331,19 +394,30 @@ impl Application for AsgiApplication {
 
     fn routes(&self) -> BoxFuture<'_, Result<RouteTable, RoutesError>> {
         Box::pin(async {
-            let (send, receive) = oneshot::channel();
-            let shared = Arc::clone(&self.shared);
-            let router =
-                Python::attach(|py| self.router.as_ref().map(|router| router.clone_ref(py)));
-            self.event_loop.run(move |py, _| {
-                let router = router.as_ref().map(|router| router.bind(py));
-                let _ = send.send(routes::read(shared.app.bind(py), router));
-            });
-            receive.await.unwrap_or_else(|_| {
+            self.ask(routes::read).await.unwrap_or_else(|| {
                 Err(RoutesError::Unreadable {
                     what: "an application whose event loop has stopped".into(),
                 })
             })
+        })
+    }
+
+    fn bridges(&self) -> BoxFuture<'_, Vec<Bridge>> {
+        let name = Arc::clone(&self.shared.name);
+        let unbridge = self.unbridge.clone();
+        Box::pin(async {
+            let found = self.ask(move |app, router| match bridges::find(app, router) {
+                Ok(found) => found
+                    .into_iter()
+                    .map(|found| bridge(found, &name, unbridge.as_deref()))
+                    .collect(),
+                Err(error) => {
+                    let error = summary(app.py(), &error);
+                    warn!(app = %name, error, "its bridges to WSGI applications cannot be looked for");
+                    Vec::new()
+                }
+            });
+            found.await.unwrap_or_default()
         })
     }
 }

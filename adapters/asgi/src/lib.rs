@@ -17,6 +17,6 @@ mod message;
 mod scope;
 mod websocket;
 
-pub use application::AsgiApplication;
+pub use application::{AsgiApplication, MakeNative};
 pub use event_loop::EventLoop;
 pub use loop_factory::make_loop;

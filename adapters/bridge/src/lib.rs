@@ -2,6 +2,7 @@
 //! headers without needless copies, errors for logs. The only crate that may hold `unsafe`.
 
 pub mod addresses;
+pub mod bridges;
 pub mod bytes;
 pub mod context;
 pub mod doorbell;

@@ -9,7 +9,7 @@ use crate::errors::summary;
 
 #[derive(FromPyObject)]
 #[pyo3(from_item_all)]
-struct RouteInfo {
+pub(crate) struct RouteInfo {
     template: String,
     pattern: String,
     kind: String,
