@@ -22,7 +22,7 @@ use crate::dispatch::Dispatcher;
 use crate::drain::Drain;
 use crate::error::Exit;
 use crate::listen::{BindError, Listener};
-use crate::metrics::{Family, Snapshot, Value};
+use crate::metrics::Snapshot;
 use crate::migrate::live::{Author, Change, ChangeError, Changed, Edit, Overlay};
 use crate::migrate::steward::{self, Steward, Word};
 use crate::migrate::store::Store;
@@ -693,10 +693,8 @@ impl Server {
         for rule in self.changes.rules() {
             if rule.canary.is_some() {
                 let share = overlay.shares(rule).canary;
-                let value = Value::Fraction(share.hundredths().into());
-                snapshot.push(Family::CanaryPercent, &[&rule.name], value);
-                let count = self.rollbacks.get(&rule.name).copied().unwrap_or_default();
-                snapshot.number(Family::RollbacksTotal, &[&rule.name], count);
+                let rollbacks = self.rollbacks.get(&rule.name).copied();
+                snapshot.canary(&rule.name, share, rollbacks.unwrap_or_default());
             }
         }
     }
@@ -757,7 +755,7 @@ mod tests {
     use crate::app::LocalAddr;
     use crate::config::rule::{CanaryConfig, Percent, Sticky};
     use crate::config::{Bind, RuleMatch};
-    use crate::metrics::{Metrics, Sample};
+    use crate::metrics::{Family, Metrics, Sample, Value};
     use crate::migrate::live::TakenOn;
     use crate::supervisor::channel::{FailureKind, Ready, WorkerChannel};
 
