@@ -753,10 +753,11 @@ mod tests {
 
     use super::*;
     use crate::app::LocalAddr;
-    use crate::config::rule::{CanaryConfig, Percent, Sticky};
+    use crate::config::rule::{CanaryConfig, Percent, RollbackConfig, Sticky};
     use crate::config::{Bind, RuleMatch};
     use crate::metrics::{Family, Metrics, Sample, Value};
     use crate::migrate::live::TakenOn;
+    use crate::migrate::observe::{CanaryTraffic, Observations, Side, Tally};
     use crate::supervisor::channel::{FailureKind, Ready, WorkerChannel};
 
     /// The worker process of the tests below: this test binary, run again. What it does is written in
@@ -849,6 +850,11 @@ mod tests {
                     let answer = match &*asked {
                         "die" => return 70,
                         "share" => format!("{share} {pid}"),
+                        "observe failures" => {
+                            let observed = FromWorker::Observed(failures());
+                            sender.send(&observed).await.unwrap();
+                            format!("{word} {pid}")
+                        }
                         _ => format!("{word} {pid}"),
                     };
                     if asked != "share" {
@@ -857,6 +863,23 @@ mod tests {
                     socket.write_all(answer.as_bytes()).await.unwrap();
                 }
             }
+        }
+    }
+
+    /// What a worker sees when every request fails that the canary gets, and no other.
+    fn failures() -> Observations {
+        let canaries = [(Side::New, 100), (Side::Old, 0)].map(|(side, errors)| CanaryTraffic {
+            rule: "items".into(),
+            side,
+            tally: Tally {
+                requests: 100,
+                errors,
+                ..Tally::default()
+            },
+        });
+        Observations {
+            canaries: canaries.into(),
+            ..Observations::default()
         }
     }
 
@@ -1025,7 +1048,7 @@ mod tests {
             percent: Percent::ONE,
             sticky: Sticky::Client,
             testers: Vec::new(),
-            rollback: None,
+            rollback: Some(RollbackConfig::default()),
         };
         vec![RuleConfig {
             name: "items".into(),
@@ -1282,6 +1305,23 @@ mod tests {
         let rollbacks = |sample: &&Sample| sample.family == Family::RollbacksTotal;
         let rollbacks = metrics.samples.iter().find(rollbacks).unwrap();
         assert_eq!(rollbacks.value, Value::Number(1));
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_canary_that_fails_is_taken_back_on_every_worker() {
+        let server = Fixture::running(2).await;
+        server.ask("observe failures").await.unwrap();
+        let mut live = server.control.live.clone();
+        let rolled_back = |live: &Arc<LiveRules>| {
+            let state = live.overlay.state(&live.rules[0]);
+            state.rolled_back.is_some()
+        };
+        live.wait_for(rolled_back).await.unwrap();
+        assert!(server.all_have("0", 2).await);
+        let changes = server.control.known(|store| store.changes(9).unwrap());
+        let authors: Vec<_> = changes.await.unwrap().iter().map(|it| it.author).collect();
+        assert_eq!(authors, [Author::Automatic]);
         server.stop().await;
     }
 
