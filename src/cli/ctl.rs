@@ -598,7 +598,7 @@ mod tests {
             rolled_back: Some(RolledBack {
                 at: 0,
                 reason: "too slow".into(),
-                from: "25".parse().unwrap(),
+                from: percent("25"),
             }),
             ..state("0", shadow)
         }
