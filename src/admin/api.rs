@@ -5,6 +5,7 @@
 //! that is why a TCP listener answers to the names of this machine only.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use http::header::{ALLOW, HeaderMap};
 use http::header::{
@@ -30,6 +31,8 @@ use crate::supervisor::{Control, LiveRules};
 
 /// Bytes of a change; no sensible one has a thousand.
 const MAX_BODY: usize = 64 * 1024;
+/// What a disk may take to tell what is kept.
+const READ_LIMIT: Duration = Duration::from_secs(5);
 /// Characters of a reason.
 const MAX_REASON: usize = 500;
 
@@ -210,16 +213,15 @@ async fn known<T: Send + 'static>(
     control: &Control,
     read: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, Problem> {
-    match control.known(read).await {
-        Some(Ok(known)) => Ok(known),
-        Some(Err(error)) => Err(Problem::new(
+    let unavailable = |text| Problem::new(StatusCode::SERVICE_UNAVAILABLE, text);
+    match tokio::time::timeout(READ_LIMIT, control.known(read)).await {
+        Ok(Some(Ok(known))) => Ok(known),
+        Ok(Some(Err(error))) => Err(Problem::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             error.to_string(),
         )),
-        None => Err(Problem::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the server is ending",
-        )),
+        Ok(None) => Err(unavailable("the server is ending")),
+        Err(_) => Err(unavailable("the state directory does not answer")),
     }
 }
 

@@ -581,14 +581,14 @@ mod tests {
         super::run(words, Vec::new(), PathBuf::from("/"))
     }
 
-    fn percent(text: &str) -> Option<Percent> {
-        Some(text.parse().unwrap())
+    fn percent(text: &str) -> Percent {
+        text.parse().unwrap()
     }
 
     fn state(canary: &str, shadow: &str) -> RuleState {
         RuleState {
-            canary: percent(canary),
-            shadow: percent(shadow),
+            canary: Some(percent(canary)),
+            shadow: Some(percent(shadow)),
             rolled_back: None,
         }
     }
@@ -598,7 +598,7 @@ mod tests {
             rolled_back: Some(RolledBack {
                 at: 0,
                 reason: "too slow".into(),
-                from: "25".parse().unwrap(),
+                from: percent("25"),
             }),
             ..state("0", shadow)
         }

@@ -122,7 +122,9 @@ mod tests {
             app.begin();
             app.end(StatusCode::OK, Duration::from_millis(millis));
         }
-        let text = prometheus(&metrics.snapshot());
+        let mut snapshot = metrics.snapshot();
+        snapshot.canary("items", "2.5".parse().unwrap(), 3);
+        let text = prometheus(&snapshot);
         for expected in [
             "# HELP twinspan_connections Open client connections that speak HTTP; WebSockets are counted apart.\n\
              # TYPE twinspan_connections gauge\n\
@@ -134,6 +136,8 @@ mod tests {
             "twinspan_request_duration_seconds_bucket{app=\"a\\\"b\\\\c\\nd\",le=\"+Inf\"} 3\n\
              twinspan_request_duration_seconds_sum{app=\"a\\\"b\\\\c\\nd\"} 60.031000000\n\
              twinspan_request_duration_seconds_count{app=\"a\\\"b\\\\c\\nd\"} 3\n",
+            "twinspan_canary_percent{rule=\"items\"} 2.50\n",
+            "twinspan_rollbacks_total{rule=\"items\"} 3\n",
             &format!(
                 "twinspan_build_info{{version=\"{}\"}} 1\n",
                 env!("CARGO_PKG_VERSION")

@@ -17,6 +17,7 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use crate::app::PoolLoad;
+use crate::config::rule::Percent;
 
 /// Every value of one process.
 #[derive(Debug)]
@@ -317,7 +318,14 @@ pub enum Value {
 }
 
 impl Snapshot {
-    pub(crate) fn push(&mut self, family: Family, labels: &[&str], value: Value) {
+    /// The share of one rule, and how often it was rolled back: the server's as a whole.
+    pub fn canary(&mut self, rule: &str, share: Percent, rollbacks: u64) {
+        let share = Value::Fraction(share.hundredths().into());
+        self.push(Family::CanaryPercent, &[rule], share);
+        self.number(Family::RollbacksTotal, &[rule], rollbacks);
+    }
+
+    fn push(&mut self, family: Family, labels: &[&str], value: Value) {
         self.samples.push(Sample {
             family,
             labels: labels.iter().map(|&label| label.to_owned()).collect(),
@@ -325,7 +333,7 @@ impl Snapshot {
         });
     }
 
-    pub(crate) fn number(&mut self, family: Family, labels: &[&str], number: u64) {
+    fn number(&mut self, family: Family, labels: &[&str], number: u64) {
         self.push(family, labels, Value::Number(number));
     }
 
@@ -770,7 +778,8 @@ mod tests {
         });
         app.begin();
         app.end(StatusCode::OK, Duration::ZERO);
-        let snapshot = metrics.snapshot();
+        let mut snapshot = metrics.snapshot();
+        snapshot.canary("items", Percent::ONE, 0);
         for sample in &snapshot.samples {
             let declared = sample.family.declaration().labels.len();
             assert_eq!(sample.labels.len(), declared, "{:?}", sample.family);

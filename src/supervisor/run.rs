@@ -22,7 +22,7 @@ use crate::dispatch::Dispatcher;
 use crate::drain::Drain;
 use crate::error::Exit;
 use crate::listen::{BindError, Listener};
-use crate::metrics::{Family, Snapshot, Value};
+use crate::metrics::Snapshot;
 use crate::migrate::live::{Author, Change, ChangeError, Changed, Edit, Overlay};
 use crate::migrate::steward::{self, Steward, Word};
 use crate::migrate::store::Store;
@@ -644,7 +644,7 @@ impl Server {
 
     /// Tells people, and whoever asked, what came of a change.
     fn answer(&mut self, order: &Order, outcome: Result<Changed, ChangeError>) {
-        let rule = &order.change.rule;
+        let (rule, by) = (&order.change.rule, order.author);
         match &outcome {
             Ok(Changed { record, workers }) => {
                 self.publish();
@@ -653,14 +653,14 @@ impl Server {
                     Edit::RollBack { reason } => {
                         let count = self.rollbacks.entry(rule.clone()).or_default();
                         *count += 1;
-                        warn!(rule, reason, version, workers, "a canary was rolled back");
+                        warn!(rule, reason, %by, version, workers, "a canary was rolled back");
                     }
                     Edit::Set { canary, shadow } => {
                         let canary = canary.map(tracing::field::display);
                         let shadow = shadow.map(tracing::field::display);
-                        info!(rule, canary, shadow, version, workers, "a rule was changed");
+                        info!(rule, canary, shadow, %by, version, workers, "a rule was changed");
                     }
-                    Edit::Reset => info!(rule, version, workers, "a rule was reset"),
+                    Edit::Reset => info!(rule, %by, version, workers, "a rule was reset"),
                 }
             }
             // It was rolled back by somebody else meanwhile.
@@ -670,7 +670,7 @@ impl Server {
             Err(error) if order.author == Author::Automatic => {
                 error!(rule, %error, "a canary could not be rolled back");
             }
-            Err(error) => info!(rule, %error, "a change was not made"),
+            Err(error) => info!(rule, %error, %by, "a change was not made"),
         }
         if let Some(reply) = self.orders.remove(&order.id) {
             // Whoever asked may have gone.
@@ -693,10 +693,8 @@ impl Server {
         for rule in self.changes.rules() {
             if rule.canary.is_some() {
                 let share = overlay.shares(rule).canary;
-                let value = Value::Fraction(share.hundredths().into());
-                snapshot.push(Family::CanaryPercent, &[&rule.name], value);
-                let count = self.rollbacks.get(&rule.name).copied().unwrap_or_default();
-                snapshot.number(Family::RollbacksTotal, &[&rule.name], count);
+                let rollbacks = self.rollbacks.get(&rule.name).copied();
+                snapshot.canary(&rule.name, share, rollbacks.unwrap_or_default());
             }
         }
     }
@@ -755,10 +753,11 @@ mod tests {
 
     use super::*;
     use crate::app::LocalAddr;
-    use crate::config::rule::{CanaryConfig, Percent, Sticky};
+    use crate::config::rule::{CanaryConfig, Percent, RollbackConfig, Sticky};
     use crate::config::{Bind, RuleMatch};
-    use crate::metrics::{Metrics, Sample};
+    use crate::metrics::{Family, Metrics, Sample, Value};
     use crate::migrate::live::TakenOn;
+    use crate::migrate::observe::{CanaryTraffic, Observations, Side, Tally};
     use crate::supervisor::channel::{FailureKind, Ready, WorkerChannel};
 
     /// The worker process of the tests below: this test binary, run again. What it does is written in
@@ -851,6 +850,11 @@ mod tests {
                     let answer = match &*asked {
                         "die" => return 70,
                         "share" => format!("{share} {pid}"),
+                        "observe failures" => {
+                            let observed = FromWorker::Observed(failures());
+                            sender.send(&observed).await.unwrap();
+                            format!("{word} {pid}")
+                        }
                         _ => format!("{word} {pid}"),
                     };
                     if asked != "share" {
@@ -859,6 +863,23 @@ mod tests {
                     socket.write_all(answer.as_bytes()).await.unwrap();
                 }
             }
+        }
+    }
+
+    /// What a worker sees when every request fails that the canary gets, and no other.
+    fn failures() -> Observations {
+        let canaries = [(Side::New, 100), (Side::Old, 0)].map(|(side, errors)| CanaryTraffic {
+            rule: "items".into(),
+            side,
+            tally: Tally {
+                requests: 100,
+                errors,
+                ..Tally::default()
+            },
+        });
+        Observations {
+            canaries: canaries.into(),
+            ..Observations::default()
         }
     }
 
@@ -1027,7 +1048,7 @@ mod tests {
             percent: Percent::ONE,
             sticky: Sticky::Client,
             testers: Vec::new(),
-            rollback: None,
+            rollback: Some(RollbackConfig::default()),
         };
         vec![RuleConfig {
             name: "items".into(),
@@ -1284,6 +1305,23 @@ mod tests {
         let rollbacks = |sample: &&Sample| sample.family == Family::RollbacksTotal;
         let rollbacks = metrics.samples.iter().find(rollbacks).unwrap();
         assert_eq!(rollbacks.value, Value::Number(1));
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_canary_that_fails_is_taken_back_on_every_worker() {
+        let server = Fixture::running(2).await;
+        server.ask("observe failures").await.unwrap();
+        let mut live = server.control.live.clone();
+        let rolled_back = |live: &Arc<LiveRules>| {
+            let state = live.overlay.state(&live.rules[0]);
+            state.rolled_back.is_some()
+        };
+        live.wait_for(rolled_back).await.unwrap();
+        assert!(server.all_have("0", 2).await);
+        let changes = server.control.known(|store| store.changes(9).unwrap());
+        let authors: Vec<_> = changes.await.unwrap().iter().map(|it| it.author).collect();
+        assert_eq!(authors, [Author::Automatic]);
         server.stop().await;
     }
 
