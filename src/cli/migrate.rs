@@ -446,7 +446,7 @@ fn shares(state: &RuleState) -> String {
 fn share(percent: Option<f64>) -> String {
     percent.map_or_else(
         || "-".into(),
-        |percent| format!("{:.1} %", (percent * 10.0).floor() / 10.0),
+        |percent| format!("{:.1} %", (percent * 10.0).floor().max(0.0) / 10.0),
     )
 }
 

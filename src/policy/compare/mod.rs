@@ -206,11 +206,10 @@ pub fn without_noise(mut differences: Vec<Difference>, noise: &[Difference]) -> 
     differences
 }
 
-/// RFC 9110 §6.4.1
+/// Whether a body means anything to the client: not by RFC 9110 §6.4.1, nor where it goes on to another place,
+/// for which some frameworks have a page that nobody sees.
 fn has_content(status: StatusCode) -> bool {
-    !(status.is_informational()
-        || status == StatusCode::NO_CONTENT
-        || status == StatusCode::NOT_MODIFIED)
+    !matches!(status.as_u16(), 100..=199 | 204 | 301..=303 | 307 | 308 | 304)
 }
 
 /// Differences as they are found, one of each form.
