@@ -178,7 +178,7 @@ fn command(verb: &'static str) -> Command {
     if verb == "list" {
         return command;
     }
-    let rule = Arg::new("rule").value_name("RULE").required(true);
+    let rule = Arg::new("rule").value_name("RULE");
     let command = command
         .arg(rule.help("Name of a rule, as `twinspan ctl list` prints it"))
         .arg(switch(
@@ -223,11 +223,13 @@ impl Wanted {
             },
             _ => Edit::Reset,
         };
+        let rule = text("rule").ok_or_else(|| {
+            ConfigError::new("which rule?")
+                .option(format!("`twinspan ctl {verb}`"))
+                .hint("`twinspan ctl list` prints their names")
+        })?;
         Ok(Self::Change {
-            change: Change {
-                rule: text("rule").unwrap_or_default(),
-                edit,
-            },
+            change: Change { rule, edit },
             dry_run: matches.get_flag("dry-run"),
         })
     }
@@ -615,6 +617,10 @@ mod tests {
                 "--json list",
                 "error: `twinspan ctl --json`: there is no such command\n\
                  hint: there are list, set, rollback, reset; options stand behind",
+            ),
+            (
+                "rollback --reason slow",
+                "error: `twinspan ctl rollback`: which rule?\nhint: `twinspan ctl list` prints their names",
             ),
             (
                 "set items canary",

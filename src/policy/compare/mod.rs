@@ -292,6 +292,35 @@ mod tests {
     }
 
     #[test]
+    fn what_no_client_reads_is_not_compared() {
+        for (status, compared) in [
+            (200, true),
+            (404, true),
+            (302, false),
+            (304, false),
+            (204, false),
+        ] {
+            let answer = |page: &[u8]| {
+                let mut capture = Capture::new(100);
+                capture.push(page);
+                Captured {
+                    status: StatusCode::from_u16(status).unwrap(),
+                    headers: http::HeaderMap::new(),
+                    body: capture.finish(),
+                }
+            };
+            let asked = Asked {
+                method: &Method::GET,
+                host: None,
+                path: "/",
+            };
+            let config = CompareConfig::default();
+            let found = compare(&answer(b"one"), &answer(b"two"), &asked, &config);
+            assert_eq!(!found.is_empty(), compared, "{status}");
+        }
+    }
+
+    #[test]
     fn what_the_old_application_does_not_repeat_either_is_noise() {
         for (noise, place, is_noise) in [
             ("$.items[0].at", "$.items[3].at", true),
