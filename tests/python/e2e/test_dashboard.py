@@ -114,6 +114,11 @@ class Shop:
         )
         assert answer.status_code == 200, answer.text
 
+    def shadow(self) -> float:
+        answer = httpx.get(f"{self.admin}/migrate/rules", trust_env=False)
+        (items,) = (rule for rule in answer.json()["rules"] if rule["name"] == "items")
+        return items["shadow"]
+
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
@@ -251,10 +256,12 @@ def test_a_wrong_token_is_told_and_asked_for_again(dashboard: Page, shop: Shop) 
     expect(dialog.locator("#preview")).to_have_text("shadow 100 % → 12.5 %")
     dialog.get_by_role("button", name="Cancel").click()
     # Nothing was changed yet, and the token is not asked for again.
+    assert shop.shadow() == 100
     expect(card.get_by_label("shadow of items")).to_have_value("12.5")
     card.get_by_label("shadow of items").press("Enter")
     dialog.get_by_role("button", name="Set shadow").click()
     expect(card.locator(".share.shadow b")).to_have_text("12.5 %", timeout=TOLD)
+    assert shop.shadow() == 12.5
     dashboard.reload()
     assert dashboard.evaluate("Object.keys(sessionStorage)") == ["twinspan-token"]
     assert dashboard.evaluate("[localStorage.length, document.cookie]") == [0, ""]
