@@ -279,6 +279,7 @@ impl Dispatcher {
             request.body = body;
             let passed = Passed {
                 rule: record.index,
+                app: Arc::clone(&rule.app),
                 route: request.at.route.clone(),
                 why: PassedWhy::Fallthrough,
             };

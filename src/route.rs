@@ -335,8 +335,11 @@ pub struct Trail {
 }
 
 impl Trail {
-    fn has_passed(&self, rule: usize) -> bool {
-        self.passed.iter().any(|passed| passed.rule == rule)
+    /// Whether the request has been passed on by the application of a rule: another rule that leads to the same one
+    /// is no way out.
+    fn has_passed(&self, rule: &Rule) -> bool {
+        let same = |passed: &Passed| Arc::ptr_eq(&passed.app, &rule.app);
+        self.passed.iter().any(same)
     }
 }
 
@@ -345,7 +348,9 @@ impl Trail {
 pub struct Passed {
     /// Its place in the table.
     pub rule: usize,
-    /// The route of its application that matched.
+    /// Its application.
+    pub app: Arc<App>,
+    /// The route of the application that matched.
     pub route: Option<MatchedRoute>,
     pub why: PassedWhy,
 }
@@ -516,7 +521,8 @@ impl Router {
                 let chosen = self.settle(&path, &question, &mut trail);
                 if let Some(segments) = &decoded.segments {
                     let segments = String::from_utf8_lossy(segments);
-                    let passed = |rule| trail.as_ref().is_some_and(|trail| trail.has_passed(rule));
+                    let passed =
+                        |rule: &Rule| trail.as_ref().is_some_and(|trail| trail.has_passed(rule));
                     let other = self.choose(&segments, &question, passed);
                     if chosen.index() != other.index() {
                         return Err(TWO_READINGS);
@@ -613,7 +619,14 @@ impl Router {
         };
         let mut passed = Vec::new();
         while let Some(index) = self
-            .choose(asked.path, &question, |rule| passed.contains(&rule))
+            .choose(asked.path, &question, |rule: &Rule| {
+                let mut rules = passed.iter().filter_map(|index| self.rules.get(*index));
+                rules.any(|passed: &Rule| {
+                    let leaves_app = passed.policies.is_some() && passed.conditions.is_none();
+                    std::ptr::eq(passed, rule)
+                        || (leaves_app && Arc::ptr_eq(&passed.app, &rule.app))
+                })
+            })
             .index()
         {
             passed.push(index);
@@ -656,13 +669,15 @@ impl Router {
         trail: &mut Option<Box<Trail>>,
     ) -> Choice {
         loop {
-            let passed = |rule| trail.as_ref().is_some_and(|trail| trail.has_passed(rule));
+            let passed = |rule: &Rule| trail.as_ref().is_some_and(|trail| trail.has_passed(rule));
             let choice = self.choose(path, question, passed);
             let Choice::Rule(rule, route) = &choice else {
                 return choice;
             };
-            let policies = self.rules.get(*rule).and_then(|it| it.policies.as_deref());
-            let Some(policies) = policies else {
+            let matched = self.rules.get(*rule);
+            let Some((app, policies)) =
+                matched.and_then(|it| Some((&it.app, it.policies.as_deref()?)))
+            else {
                 return choice;
             };
             let trail = trail.get_or_insert_with(|| {
@@ -677,11 +692,12 @@ impl Router {
             }
             trail.passed.push(Passed {
                 rule: *rule,
+                app: Arc::clone(app),
                 route: route.clone(),
                 why: PassedWhy::Canary,
             });
             // Nobody below would answer: better one who does.
-            let below = self.choose(path, question, |rule| trail.has_passed(rule));
+            let below = self.choose(path, question, |rule: &Rule| trail.has_passed(rule));
             if below.index().is_none() {
                 trail.passed.pop();
                 return choice;
@@ -695,7 +711,7 @@ impl Router {
         &self,
         path: &str,
         question: &Question<'_>,
-        passed: impl Fn(usize) -> bool,
+        passed: impl Fn(&Rule) -> bool,
     ) -> Choice {
         let asked = Asked {
             path,
@@ -709,7 +725,7 @@ impl Router {
             let meets = |conditions: &Conditions| {
                 conditions.meets(question.head, question.method, question.host.as_deref())
             };
-            if !rule.covers(path) || !rule.conditions.as_ref().is_none_or(meets) || passed(index) {
+            if !rule.covers(path) || !rule.conditions.as_ref().is_none_or(meets) || passed(rule) {
                 continue;
             }
             if question.kind == RouteKind::WebSocket && rule.app.application.websocket().is_none() {

@@ -19,7 +19,7 @@ import inspect
 import re
 import sys
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, cast
 
 from twinspan._routers import (
     _DEPTH,
@@ -177,12 +177,14 @@ def _routed(
         place.behind(*_stacked(router)),
         dependencies=(*place.dependencies, *_dependencies(router)),
     )
-    if not _is_own(type(router).app, "starlette", "fastapi"):
+    of_router = cast("Any", type(router))
+    if not _is_own(of_router.app, "starlette", "fastapi"):
         place = place.hindered(f"`{_type_name(router)}` routes in code of its own")
     for route, kind in _effective(_attribute(router, "routes")):
         if isinstance(kind, routing.WebSocketRoute):
             continue
-        is_plain = _is_own(type(kind).matches, "starlette", "fastapi")
+        of_route = cast("Any", type(kind))
+        is_plain = _is_own(of_route.matches, "starlette", "fastapi")
         own_code = f"`{_type_name(kind)}` decides in code of its own which requests it takes"
         obstacle = None if is_plain else own_code
         if isinstance(kind, routing.Route):
@@ -238,7 +240,8 @@ def _within_application(app: object, place: _Place) -> _Place:
 
 def _middleware(entry: Any) -> Passed:
     """Name what `add_middleware` was given; a function instead of the class around it."""
-    function = (_attribute(entry, "kwargs") or {}).get("dispatch")
+    arguments: Any = _attribute(entry, "kwargs") or {}
+    function: Any = arguments.get("dispatch")
     return _passed(function or entry.cls)
 
 
@@ -250,7 +253,8 @@ def _stacked(router: Any) -> list[Passed]:
         # The innermost is a method of the router.
         if current is None or _attribute(current, "__self__") is router:
             break
-        found.append(_passed(type(current)))
+        kind = cast("Any", type(current))
+        found.append(_passed(kind))
         current = _wrapped(current)
     return found
 

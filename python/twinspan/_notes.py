@@ -110,7 +110,8 @@ def _middleware_of(target: object) -> Iterator[str]:
     if _is_framework(target) and isinstance(starlette, list):
         for entry in starlette:
             # `@app.middleware("http")` is a function behind a class that all of them share.
-            function = (_attribute(entry, "kwargs") or {}).get("dispatch")
+            arguments: Any = _attribute(entry, "kwargs") or {}
+            function: Any = arguments.get("dispatch")
             yield _name(_attribute(entry, "cls") if function is None else function)
     handlers: Any = _attribute(sys.modules.get("django.core.handlers.base"), "BaseHandler")
     if handlers is not None and isinstance(target, handlers):
@@ -142,7 +143,8 @@ def _sockets(app: object, layers: Iterable[object]) -> Iterator[SocketInfo]:
     flask: Any = _attribute(sys.modules.get("flask"), "Flask")
     if flask is not None and isinstance(app, flask):
         yield from _flask_views(app)
-        socketio = (_attribute(app, "extensions") or {}).get("socketio")
+        extensions: Any = _attribute(app, "extensions") or {}
+        socketio: Any = extensions.get("socketio")
         if socketio is not None:
             mode = _attribute(_attribute(socketio, "server"), "async_mode")
             name = f"Flask-SocketIO ({mode})" if mode else "Flask-SocketIO"

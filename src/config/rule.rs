@@ -1,7 +1,7 @@
 //! Rules: which requests they take, and what becomes of those that they take.
 //!
 //! Conditions of one rule all have to hold. What a rule passes on (the rest of a canary, a copy's
-//! original, an answer that falls through) goes to the rules below it, as if the rule were not there.
+//! original, an answer that falls through) goes to the rules below it that lead to other applications.
 
 use std::fmt::{self, Write as _};
 use std::str::FromStr;

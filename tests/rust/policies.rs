@@ -129,6 +129,21 @@ async fn what_was_changed_counts_instead_of_the_configuration() {
     assert_eq!(server.connect().ask(get(1)).await.text(), "old");
 }
 
+#[tokio::test]
+async fn who_is_not_on_the_new_side_does_not_come_there_by_another_rule() {
+    let rules = [
+        RuleConfig {
+            canary: canary("0"),
+            ..rule()
+        },
+        RuleConfig::new("new", RuleMatch::path("/items"), ""),
+        RuleConfig::new("old", RuleMatch::mount(""), ""),
+    ];
+    let apps: [(&str, Arc<dyn Application>); 2] = [("new", text("new")), ("old", text("old"))];
+    let server = Server::of(Config::default(), &apps, &rules, &Overlay::default(), None);
+    assert_eq!(server.connect().ask(get(1)).await.text(), "old");
+}
+
 // Fallthrough
 
 #[tokio::test]

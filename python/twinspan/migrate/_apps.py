@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import importlib
 import json as jsonlib
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -50,8 +51,9 @@ def apps(connection: object) -> Apps:
     ):
         if isinstance(candidate, Mapping):
             found = cast("Mapping[str, Any]", candidate)
-            extensions = found.get("extensions") or {}
-            native = extensions.get("twinspan", {}).get("apps") or found.get("twinspan.apps")
+            extensions: Any = found.get("extensions") or {}
+            own: Any = extensions.get("twinspan", {})
+            native: Any = own.get("apps") or found.get("twinspan.apps")
             if native is not None:
                 return Apps(native, _request(found))
     raise RuntimeError(
@@ -394,11 +396,11 @@ def _werkzeug(
     url_map = getattr(getattr(layer, "__self__", layer), "url_map", layer)
     if not isinstance(url_map, routing.Map):
         return None
-    bound = cast("Any", url_map).bind("localhost", script_name=root or "/")
+    bound = url_map.bind("localhost", script_name=root or "/")
     try:
         url: str = bound.build(name, values)
     except (routing.BuildError, TypeError, ValueError) as error:
-        endpoints = {str(rule.endpoint) for rule in cast("Any", url_map).iter_rules()}
+        endpoints = {str(rule.endpoint) for rule in url_map.iter_rules()}
         _refuse(app, name, values, endpoints, error)
     if url.startswith("//"):
         host, _, path = url[2:].partition("/")
@@ -429,21 +431,15 @@ def _django(app: str, layer: Any, name: str, values: dict[str, object], root: st
     handlers = sys.modules.get("django.core.handlers.base")
     if handlers is None or not isinstance(layer, handlers.BaseHandler):
         return None
-    from django.urls import (  # noqa: PLC0415
-        NoReverseMatch,
-        get_script_prefix,
-        reverse,
-        set_script_prefix,
-    )
-
-    before = get_script_prefix()
-    set_script_prefix(f"{root}/")
+    urls: Any = importlib.import_module("django.urls")
+    before = urls.get_script_prefix()
+    urls.set_script_prefix(f"{root}/")
     try:
-        return _Built(reverse(name, kwargs=values))
-    except NoReverseMatch as error:
+        return _Built(urls.reverse(name, kwargs=values))
+    except urls.NoReverseMatch as error:
         _refuse(app, name, values, set(), error)
     finally:
-        set_script_prefix(before)
+        urls.set_script_prefix(before)
 
 
 def _refuse(

@@ -212,7 +212,7 @@ class FlaskSessionMiddleware:
                 if permanent:
                     end = datetime.now(timezone.utc) + self._lifetime
                     expires = f"; Expires={format_datetime(end, usegmt=True)}"
-                value = cast("str", self._serializer.dumps(dict(session)))
+                value = self._serializer.dumps(dict(session))
                 headers.append(self._set_cookie(value, expires))
         if (headers or accessed) and head != "websocket.accept":
             headers.append((b"vary", b"Cookie"))
