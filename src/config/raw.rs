@@ -101,8 +101,8 @@ pub struct RawConfig {
     #[arg(long, value_name = "N", help_heading = "Listening")]
     pub backlog: Option<Count>,
 
-    /// Where /healthz, /readyz, /metrics and /migrate answer: a loopback address or a unix socket; off
-    /// unless given.
+    /// Where /healthz, /readyz, /metrics, /migrate and its dashboard at / answer: a loopback address or a
+    /// unix socket; off unless given.
     #[arg(long, value_name = "ADDRESS", help_heading = "Listening")]
     pub admin: Option<Bind>,
 
