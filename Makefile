@@ -62,6 +62,8 @@ fmt: $(STAMPS)/tools ## Format Rust and Python code, and sort imports
 .PHONY: bench
 bench: $(STAMPS)/bench release ## Compare with other servers (ARGS="--help" tells how)
 	$(BIN)/python benches/run.py $(ARGS)
+	@echo "==> what the rule table costs"
+	@cargo bench --quiet --package twinspan --bench routing
 
 .PHONY: conformance
 conformance: extension ## Run the whole Autobahn test suite (ARGS="--help" tells how)

@@ -32,10 +32,11 @@ class Answer:
 class Goal:
     """What one of Twinspan's figures is to be: at least `limit` of `rate`, at most of the others.
 
-    `rate` is requests per second, `cpu` seconds of CPU per request, `growth` bytes of memory.
+    `rate` is requests per second, `cpu` seconds of CPU per request, `growth` bytes of memory, `p99`
+    the seconds that one request in a hundred takes longer than.
     """
 
-    figure: Literal["rate", "cpu", "growth"]
+    figure: Literal["rate", "cpu", "growth", "p99"]
     limit: float
     rival: str | None = None
     """The server whose figure Twinspan's is divided by; without one the figure itself counts."""
@@ -65,7 +66,8 @@ class Workload:
     title: str
     interface: Literal["asgi", "wsgi", "both"]
     targets: tuple[str, ...]
-    """`module:attribute` of the applications in apps/; of two, the first is the ASGI one."""
+    """`module:attribute` of the applications in apps/; of two, the first is the ASGI one. None
+    where each server has a file for it in apps/."""
     answers: tuple[Answer, ...]
     """Asked for in turn."""
     servers: tuple[str, ...]
@@ -103,9 +105,12 @@ def _threads(flag: str, workload: Workload) -> list[str]:
     return [] if workload.threads is None else [flag, str(workload.threads)]
 
 
-def _twinspan(access_log: str) -> Callable[[Workload, int], list[str]]:
+def _twinspan(access_log: str, file: str = "") -> Callable[[Workload, int], list[str]]:
+    """`file` names applications and rules where the workload names none."""
+
     def command(workload: Workload, port: int) -> list[str]:
         flags = f"--bind 127.0.0.1:{port} --workers 1 {access_log}".split()
+        flags += [] if workload.targets else ["--config", str(APPS / file)]
         flags += [*_threads("--threads", workload), "--app-dir", str(APPS)]
         return [sys.executable, "-m", "twinspan", *flags, *workload.targets]
 
@@ -164,7 +169,13 @@ SERVERS = {
             name="twinspan",
             title="Twinspan",
             distributions=("twinspan", "uvloop"),
-            command=_twinspan("--no-access-log"),
+            command=_twinspan("--no-access-log", "shadow_10.toml"),
+        ),
+        Server(
+            name="twinspan-no-shadow",
+            title="Twinspan, no copies",
+            distributions=("twinspan", "uvloop"),
+            command=_twinspan("--no-access-log", "shadow_0.toml"),
         ),
         Server(
             name="twinspan-log",
@@ -434,6 +445,20 @@ WORKLOADS = {
             servers=("twinspan", "a2wsgi", "pyvoy"),
             references=("a2wsgi", "pyvoy"),
             goals=(*_times("a2wsgi", 3.0, 0.32), *_times("pyvoy", 1.2, 0.65)),
+        ),
+        *(
+            Workload(
+                name=f"shadow-{connections}",
+                title=f"Flask, 10 % copied to FastAPI and compared, {connections} connections",
+                interface="both",
+                targets=(),
+                answers=(Answer("/legacy/hello", b"Hello, world!"),),
+                servers=("twinspan", "twinspan-no-shadow"),
+                references=("twinspan-no-shadow",),
+                goals=(Goal("p99", 1.05, "twinspan-no-shadow"),),
+                connections=connections,
+            )
+            for connections in (2, 8, 64)
         ),
     )
 }

@@ -150,6 +150,8 @@ def compared(workload: Workload) -> tuple[str, ...]:
     """The figures that are divided by those of the references."""
     if workload.echo is not None and workload.echo.idle:
         return ("growth",)
+    if any(goal.figure == "p99" for goal in workload.goals):
+        return ("rate", "p99", "cpu")
     return ("rate", "cpu")
 
 

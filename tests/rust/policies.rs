@@ -29,13 +29,13 @@ fn rule() -> RuleConfig {
     }
 }
 
-fn canary(share: &str) -> Option<CanaryConfig> {
-    Some(CanaryConfig {
+fn canary(share: &str) -> CanaryConfig {
+    CanaryConfig {
         percent: percent(share),
         sticky: Sticky::Header(http::HeaderName::from_static("x-user")),
         testers: Vec::new(),
         rollback: None,
-    })
+    }
 }
 
 fn shadow(change: impl FnOnce(&mut ShadowConfig)) -> RuleConfig {
@@ -43,7 +43,7 @@ fn shadow(change: impl FnOnce(&mut ShadowConfig)) -> RuleConfig {
     config.compare.noise = false;
     change(&mut config);
     RuleConfig {
-        canary: canary("0"),
+        canary: Some(canary("0")),
         shadow: Some(config),
         ..rule()
     }
@@ -84,7 +84,7 @@ fn get(user: usize) -> String {
 #[tokio::test]
 async fn a_canary_divides_clients_and_counts_both_sides() {
     let rule = RuleConfig {
-        canary: canary("30"),
+        canary: Some(canary("30")),
         ..rule()
     };
     let server = server(text("new"), text("old"), rule);
@@ -113,7 +113,7 @@ async fn a_canary_divides_clients_and_counts_both_sides() {
 async fn what_was_changed_counts_instead_of_the_configuration() {
     let rules = [
         RuleConfig {
-            canary: canary("100"),
+            canary: Some(canary("100")),
             ..rule()
         },
         RuleConfig::new("old", RuleMatch::mount(""), ""),
@@ -133,7 +133,7 @@ async fn what_was_changed_counts_instead_of_the_configuration() {
 async fn who_is_not_on_the_new_side_does_not_come_there_by_another_rule() {
     let rules = [
         RuleConfig {
-            canary: canary("0"),
+            canary: Some(canary("0")),
             ..rule()
         },
         RuleConfig::new("new", RuleMatch::path("/items"), ""),
