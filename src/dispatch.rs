@@ -682,7 +682,9 @@ impl Record {
             return;
         };
         let failed = self.status.is_server_error() || self.broken;
-        if let Some(traffic) = &app.traffic {
+        // How long a WebSocket lives says nothing of how fast anybody answers.
+        let is_request = self.status != StatusCode::SWITCHING_PROTOCOLS;
+        if let Some(traffic) = app.traffic.as_ref().filter(|_| is_request) {
             traffic.observe(self.route, &self.method, failed, took);
         }
         for (rule, side) in &self.sides {

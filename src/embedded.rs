@@ -14,6 +14,7 @@ use tracing::{error, info, warn};
 use crate::admin::{self, InProcess};
 use crate::app::{BoxFuture, LocalAddr};
 use crate::banner::{self, Place};
+use crate::config::rule::{Percent, RuleConfig};
 use crate::config::{Config, ConfigError, Settings};
 use crate::drain::Drain;
 use crate::error::LoadError;
@@ -109,6 +110,13 @@ impl Server {
             for warning in &started.ready.warnings {
                 warn!("{warning}");
             }
+            for rule in config.rules.iter().filter(|rule| wants_judge(rule)) {
+                warn!(
+                    rule = rule.name,
+                    "its canary is not taken back by itself here, only the command `twinspan` judges canaries; \
+                     `rollback = false` says that it is meant"
+                );
+            }
             let (apps, local) = (&started.ready.apps, admin.as_ref().map(Listener::local));
             for line in banner::lines(&config, Place::Here, &listening, local, apps) {
                 info!("{line}");
@@ -141,6 +149,13 @@ impl Server {
         )
         .map(drop)
     }
+}
+
+/// Whether a rule has a share that somebody would have to watch.
+fn wants_judge(rule: &RuleConfig) -> bool {
+    rule.canary
+        .as_ref()
+        .is_some_and(|canary| canary.rollback.is_some() && canary.percent > Percent::NONE)
 }
 
 /// Says what to do when threads are stuck that cannot be replaced: here is no supervisor that would do it.

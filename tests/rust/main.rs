@@ -18,6 +18,8 @@ mod policies;
 #[cfg(test)]
 mod proxies;
 #[cfg(test)]
+mod rules;
+#[cfg(test)]
 mod timeouts;
 #[cfg(test)]
 mod websocket;
