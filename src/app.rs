@@ -74,9 +74,10 @@ pub trait Application: Send + Sync + fmt::Debug + 'static {
         None
     }
 
-    /// Whether requests wait for the application: it has no time for what can be left out.
+    /// Whether requests wait for the application, or soon would: it has no time for what can be left out.
     fn is_busy(&self) -> bool {
-        self.pool().is_some_and(|load| load.waiting > 0)
+        self.pool()
+            .is_some_and(|load| load.waiting > 0 || load.busy + 1 >= load.threads.max(2))
     }
 
     /// Returns when so many of its threads are stuck that only a new process helps; each time that comes

@@ -38,8 +38,6 @@ use crate::ws::{self, Handshake};
 pub struct Dispatcher {
     config: Arc<Config>,
     router: Router,
-    /// Whether any rule may send copies of requests.
-    copies: bool,
     metrics: Arc<Metrics>,
     access_log: Option<AccessLog>,
     drain: Drain,
@@ -53,14 +51,9 @@ impl Dispatcher {
         access_log: Option<AccessLog>,
         drain: Drain,
     ) -> Arc<Self> {
-        let policies = router.rules().iter().flat_map(|rule| &rule.policies);
-        let copies = policies
-            .into_iter()
-            .any(|policies| policies.shadow.is_some());
         Arc::new(Self {
             config,
             router,
-            copies,
             metrics,
             access_log,
             drain,
@@ -291,7 +284,7 @@ impl Dispatcher {
             trail.passed.push(passed);
             let client = origin.client.map(|client| client.ip());
             let next = self.router.route(&head, false, client, prefix, Some(trail));
-            let (Ok(next), Some(body)) = (next, replay.rewind()) else {
+            let (Ok(next), Some(body)) = (next, replay.rewind().await) else {
                 return (app, answer);
             };
             drop(answer);
@@ -338,10 +331,8 @@ impl Dispatcher {
         record: &mut Record,
     ) -> Result<(Routed<'_>, Forwarded), Refusal> {
         strict::check(head)?;
-        if self.copies {
-            // Only the server says so: an application may undo what it did for a copy.
-            head.headers.remove(SHADOW_HEADER);
-        }
+        // Only the server says so: an application may undo what it did for a copy.
+        head.headers.remove(SHADOW_HEADER);
         let forwarded = forwarded::resolve(head, conn, &self.config.forwarded);
         record.seen_from(forwarded.origin);
         let client = forwarded.origin.client.map(|client| client.ip());
@@ -544,7 +535,9 @@ struct Record {
     sides: Vec<(usize, Side)>,
     copy: Option<Box<ShadowCopy>>,
     status: StatusCode,
-    /// From the beginning to the response head.
+    /// When the application was asked whose answer counts.
+    asked: Instant,
+    /// From then to the response head.
     took: Option<Duration>,
     sent: u64,
     /// The application gave up within its response.
@@ -572,6 +565,9 @@ struct Line {
     client: Option<SocketAddr>,
 }
 
+/// A client that leaves later than this without a response head has waited in vain; before, it has changed its mind.
+const HANGS: Duration = Duration::from_secs(1);
+
 /// Not a status of HTTP: in logs and metrics, for a client that left before it had an answer.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
@@ -583,6 +579,7 @@ impl Record {
         control: Arc<Control>,
     ) -> Self {
         control.request_began();
+        let now = Instant::now();
         let line = dispatcher.access_log.is_some().then(|| Line {
             method: head.method.clone(),
             uri: head.uri.clone(),
@@ -592,7 +589,7 @@ impl Record {
         Self {
             dispatcher: Arc::clone(dispatcher),
             control,
-            began: Instant::now(),
+            began: now,
             app: None,
             rule: None,
             index: 0,
@@ -600,6 +597,7 @@ impl Record {
             method: head.method.clone(),
             sides: Vec::new(),
             copy: None,
+            asked: now,
             took: None,
             broken: false,
             status: StatusCode::from_u16(CLIENT_CLOSED_REQUEST).unwrap_or_default(),
@@ -659,15 +657,35 @@ impl Record {
 
     /// The application has answered, and its answer counts as none.
     fn passed_on(&mut self, status: StatusCode) {
+        let now = Instant::now();
+        let took = now.saturating_duration_since(self.asked);
         if let Some(app) = self.app.take() {
-            app.metrics.end(status, self.began.elapsed());
+            app.metrics.end(status, took);
+            self.sides_end(false, took, |rule, side| {
+                rule == self.index && side == Side::New
+            });
+        }
+        // What comes now is the answer of another, for which this rule is not to blame.
+        let index = self.index;
+        self.sides.retain(|side| *side != (index, Side::New));
+        self.asked = now;
+    }
+
+    /// Tells the canaries of those rules how the request ended for them.
+    fn sides_end(&self, failed: bool, took: Duration, of: impl Fn(usize, Side) -> bool) {
+        for (rule, side) in self.sides.iter().filter(|(rule, side)| of(*rule, *side)) {
+            let rule = self.dispatcher.router.rules().get(*rule);
+            let policies = rule.and_then(|rule| rule.policies.as_deref());
+            if let Some(canary) = policies.and_then(|policies| policies.canary.as_ref()) {
+                canary.observe(*side, failed, took);
+            }
         }
     }
 
     fn answered(&mut self, response: &Response) {
         self.status = response.status();
         if self.app.as_ref().is_some_and(|app| app.traffic.is_some()) || !self.sides.is_empty() {
-            self.took = Some(self.began.elapsed());
+            self.took = Some(self.asked.elapsed());
         }
         if let Some(copy) = &mut self.copy
             && !copy.answered(response)
@@ -677,28 +695,26 @@ impl Record {
     }
 
     /// Tells those who follow the migration.
-    fn observe(&mut self, app: &App) {
-        let Some(took) = self.took else {
-            return;
+    fn observe(&mut self, app: &App, elapsed: Duration) {
+        let (took, gave_up) = match self.took {
+            Some(took) => (took, false),
+            // Nobody waits for ever: an application that hangs has to be seen by those who judge it.
+            None if elapsed > HANGS => (elapsed, true),
+            None => return,
         };
-        let failed = self.status.is_server_error() || self.broken;
+        let failed = self.status.is_server_error() || self.broken || gave_up;
         // How long a WebSocket lives says nothing of how fast anybody answers.
         let is_request = self.status != StatusCode::SWITCHING_PROTOCOLS;
         if let Some(traffic) = app.traffic.as_ref().filter(|_| is_request) {
             traffic.observe(self.route, &self.method, failed, took);
         }
-        for (rule, side) in &self.sides {
-            let rule = self.dispatcher.router.rules().get(*rule);
-            let policies = rule.and_then(|rule| rule.policies.as_deref());
-            if let Some(canary) = policies.and_then(|policies| policies.canary.as_ref()) {
-                canary.observe(*side, failed, took);
-            }
-        }
+        self.sides_end(failed, took, |_, _| true);
         if let Some(copy) = self.copy.take()
             && self.complete
             && !self.dispatcher.drain.has_begun()
         {
-            self.dispatcher.drain.spawn(copy.send());
+            let drain = self.dispatcher.drain.clone();
+            self.dispatcher.drain.spawn(copy.send(drain));
         }
     }
 }
@@ -709,11 +725,12 @@ impl Drop for Record {
         self.control.request_ended(now);
         let elapsed = now.saturating_duration_since(self.began);
         if let Some(app) = self.app.clone() {
+            let elapsed = now.saturating_duration_since(self.asked);
             app.metrics.end(self.status, elapsed);
             if !self.complete {
                 app.metrics.aborted();
             }
-            self.observe(&app);
+            self.observe(&app, elapsed);
         }
         if let (Some(log), Some(line)) = (&self.dispatcher.access_log, &self.line) {
             let target = line.uri.path_and_query();

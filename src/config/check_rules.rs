@@ -58,6 +58,14 @@ impl<'a> Rules<'a> {
                 .transpose()?,
             ..RuleConfig::new(route.app.clone(), matches, self.origin(path))
         };
+        if shadow.is_none() && canary.is_some_and(|canary| canary.max_differences.is_some()) {
+            return Err(settings
+                .error(
+                    &format!("{path}.canary.max_differences"),
+                    "means nothing without copies to compare",
+                )
+                .hint("add `shadow = 100` to the rule, or delete it"));
+        }
         let name = route.name.clone().unwrap_or(rule.name);
         if name.is_empty() || name.chars().any(char::is_control) {
             return Err(settings.error(&format!("{path}.name"), "is no name"));

@@ -1170,6 +1170,11 @@ fn a_wrong_rule_is_shown_with_its_line() {
              hint: it is a multiple: 2 is twice as slow as the application below",
         ),
         (
+            "canary = { max_differences = 5 }",
+            "`routes.0.canary.max_differences` (twinspan.toml:5): means nothing without copies to compare\n\
+             hint: add `shadow = 100` to the rule, or delete it",
+        ),
+        (
             "fallthrough = [200]",
             "`routes.0.fallthrough` (twinspan.toml:5): 200 is out of range\nhint: write 400 to 499",
         ),

@@ -46,8 +46,8 @@ impl Conditions {
             && headers.iter().all(|(name, expected)| {
                 let values = head.headers.get_all(name).iter();
                 values
-                    .filter_map(|value| value.to_str().ok())
-                    .any(|value| expected.matches(value))
+                    .map(|value| String::from_utf8_lossy(value.as_bytes()))
+                    .any(|value| expected.matches(&value))
             })
             && cookies.iter().all(|(name, expected)| {
                 cookies_of(&head.headers)
@@ -65,10 +65,10 @@ pub fn cookies_of(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
     headers
         .get_all(COOKIE)
         .iter()
-        .filter_map(|line| line.to_str().ok())
-        .flat_map(|line| line.split(';'))
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b';'))
         .filter_map(|pair| {
-            let (name, value) = pair.split_once('=')?;
+            // What cannot be read hides itself alone: browsers send what scripts have set.
+            let (name, value) = str::from_utf8(pair).ok()?.split_once('=')?;
             let value = value.trim();
             let unquoted = value
                 .strip_prefix('"')
@@ -179,6 +179,7 @@ mod tests {
             ("beta=1", true),
             ("a=b; beta=\"\"", true),
             ("alphabeta=1", false),
+            ("name=José; beta=1", true),
             ("beta", false),
         ] {
             let head = head("GET", "/", &[("cookie", cookie)]);

@@ -5,6 +5,7 @@
 //! read again by whoever is asked next. A body that is longer stays with the first application.
 
 use std::fs::File;
+use std::future::poll_fn;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::pin::Pin;
@@ -13,6 +14,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tracing::warn;
 
@@ -21,10 +23,12 @@ use crate::file::PIECE;
 
 /// Makes a body that can be read a second time: the one for the first reader, and the handle for the second.
 ///
-/// `memory` and `file` are the bytes that are kept at most in either.
+/// `memory` and `file` are the bytes that are kept at most in either. Called on the I/O runtime, whose threads for
+/// files then do what is slow: readers are threads of Python that know no runtime.
 pub fn replayable(body: Body, memory: usize, file: u64) -> (Body, Replay) {
     let shared = Arc::new(Shared(Mutex::new(State {
         source: Some(body),
+        ended: false,
         kept: Kept::new(memory, file),
         read: 0,
         generation: 0,
@@ -47,8 +51,10 @@ pub struct Replay {
 
 impl Replay {
     /// The body from its beginning, for another reader; whoever still reads the first one finds the client
-    /// gone. `None` where too much of it was read to be kept.
-    pub fn rewind(self) -> Option<Body> {
+    /// gone. `None` where too much of it was read to be kept, or the disk did not take it.
+    pub async fn rewind(self) -> Option<Body> {
+        // The first reader may have had its last piece before the disk had it.
+        poll_fn(|cx| self.shared.lock().poll_written(cx)).await;
         let mut state = self.shared.lock();
         if state.kept.is_lost() {
             return None;
@@ -67,17 +73,10 @@ impl Replay {
     /// The whole of a short body, where the first reader has read it to its end.
     pub fn into_bytes(self) -> Option<Bytes> {
         let state = self.shared.lock();
-        let ended = state
-            .source
-            .as_ref()
-            .is_some_and(http_body::Body::is_end_stream);
-        if !ended || state.kept.is_lost() || state.kept.in_file > 0 {
+        if !state.has_ended() || state.kept.is_lost() || state.kept.in_file > 0 {
             return None;
         }
-        Some(match state.kept.pieces.as_slice() {
-            [only] => only.clone(),
-            pieces => pieces.concat().into(),
-        })
+        Some(Bytes::copy_from_slice(&state.kept.memory))
     }
 }
 
@@ -113,6 +112,8 @@ impl Shared {
 struct State {
     /// Gone with whoever could read it.
     source: Option<Body>,
+    /// It has told its end; not every kind of body can be asked for that.
+    ended: bool,
     kept: Kept,
     /// How much of what is kept the reader has had.
     read: u64,
@@ -137,6 +138,21 @@ enum Io {
 }
 
 impl State {
+    fn has_ended(&self) -> bool {
+        let source = self.source.as_ref();
+        self.ended || source.is_some_and(http_body::Body::is_end_stream)
+    }
+
+    /// Ready when nothing is being written.
+    fn poll_written(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(Io::Write(task)) = &mut self.io {
+            let written = ready!(Pin::new(task).poll(cx));
+            self.io = None;
+            self.kept.written(flatten(written));
+        }
+        Poll::Ready(())
+    }
+
     /// What nobody can read any more, to be dropped without the lock.
     fn release(&mut self) -> Option<Body> {
         if self.reader || self.replay {
@@ -150,33 +166,28 @@ impl State {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         loop {
-            match &mut self.io {
-                Some(Io::Write(task)) => {
-                    let written = ready!(Pin::new(task).poll(cx));
-                    self.io = None;
-                    self.kept.written(flatten(written));
-                }
-                Some(Io::Read(task)) => {
-                    let read = ready!(Pin::new(task).poll(cx));
-                    self.io = None;
-                    match flatten(read) {
-                        Ok((file, piece)) if !piece.is_empty() => {
-                            self.kept.file = Some(file);
-                            self.read += piece.len() as u64;
-                            return Poll::Ready(Some(Ok(Frame::data(piece))));
-                        }
-                        read => {
-                            let problem =
-                                read.err().map_or("it is short".into(), |e| e.to_string());
-                            warn!(
-                                problem,
-                                "a request body that was kept in a file cannot be read"
-                            );
-                            return Poll::Ready(Some(Err(BodyError::Disconnected)));
-                        }
+            ready!(self.poll_written(cx));
+            if let Some(Io::Read(task)) = &mut self.io {
+                let read = ready!(Pin::new(task).poll(cx));
+                self.io = None;
+                match flatten(read) {
+                    Ok((file, piece)) if !piece.is_empty() => {
+                        self.kept.file = Some(file);
+                        self.read += piece.len() as u64;
+                        return Poll::Ready(Some(Ok(Frame::data(piece))));
+                    }
+                    read => {
+                        let problem = read.err().map_or("it is short".into(), |e| e.to_string());
+                        warn!(
+                            problem,
+                            "a request body that was kept in a file cannot be read"
+                        );
+                        self.kept.forget();
                     }
                 }
-                None => {}
+            }
+            if self.generation > 0 && self.kept.is_lost() {
+                return Poll::Ready(Some(Err(BodyError::Disconnected)));
             }
             if self.read < self.kept.len() {
                 if let Some(piece) = self.kept.in_memory(self.read) {
@@ -193,6 +204,7 @@ impl State {
                 return Poll::Ready(Some(Err(BodyError::Disconnected)));
             };
             let frame = ready!(Pin::new(source).poll_frame(cx));
+            self.ended |= frame.is_none();
             if self.generation == 0
                 && let Some(Ok(frame)) = &frame
                 && let Some(data) = frame.data_ref()
@@ -212,9 +224,10 @@ fn flatten<T>(joined: Result<io::Result<T>, tokio::task::JoinError>) -> io::Resu
 /// The beginning of a body.
 #[derive(Debug)]
 struct Kept {
-    pieces: Vec<Bytes>,
-    in_memory: u64,
-    memory: u64,
+    runtime: Handle,
+    /// Copied, so that many small pieces are no more than their bytes.
+    memory: Vec<u8>,
+    most_in_memory: usize,
     file: Option<File>,
     in_file: u64,
     most_in_file: u64,
@@ -224,9 +237,9 @@ struct Kept {
 impl Kept {
     fn new(memory: usize, file: u64) -> Self {
         Self {
-            pieces: Vec::new(),
-            in_memory: 0,
-            memory: memory as u64,
+            runtime: Handle::current(),
+            memory: Vec::new(),
+            most_in_memory: memory,
             file: None,
             in_file: 0,
             most_in_file: file,
@@ -235,7 +248,7 @@ impl Kept {
     }
 
     fn len(&self) -> u64 {
-        self.in_memory + self.in_file
+        self.memory.len() as u64 + self.in_file
     }
 
     fn is_lost(&self) -> bool {
@@ -244,9 +257,8 @@ impl Kept {
 
     fn forget(&mut self) {
         self.lost = true;
-        self.pieces = Vec::new();
+        self.memory = Vec::new();
         self.file = None;
-        self.in_memory = 0;
         self.in_file = 0;
     }
 
@@ -255,13 +267,10 @@ impl Kept {
         if self.lost {
             return None;
         }
-        let room = usize::try_from(self.memory - self.in_memory).unwrap_or(usize::MAX);
+        let room = self.most_in_memory.saturating_sub(self.memory.len());
         let mut piece = piece.clone();
-        if self.in_file == 0 && room > 0 {
-            let first = piece.split_to(room.min(piece.len()));
-            self.in_memory += first.len() as u64;
-            self.pieces.push(first);
-        }
+        let first = piece.split_to(room.min(piece.len()));
+        self.memory.extend_from_slice(&first);
         let length = piece.len() as u64;
         if length == 0 {
             return None;
@@ -276,7 +285,7 @@ impl Kept {
         }
         self.in_file += length;
         let file = self.file.take();
-        Some(tokio::task::spawn_blocking(move || {
+        Some(self.runtime.spawn_blocking(move || {
             let mut file = match file {
                 Some(file) => file,
                 None => tempfile::tempfile()?,
@@ -297,26 +306,19 @@ impl Kept {
         }
     }
 
-    /// The piece at an offset, what is left of it.
+    /// A piece of what is in memory, from an offset on.
     fn in_memory(&self, offset: u64) -> Option<Bytes> {
-        let mut begin = 0;
-        for piece in &self.pieces {
-            let end = begin + piece.len() as u64;
-            if offset < end {
-                let within = usize::try_from(offset - begin).ok()?;
-                return (within <= piece.len()).then(|| piece.slice(within..));
-            }
-            begin = end;
-        }
-        None
+        let left = self.memory.get(usize::try_from(offset).ok()?..)?;
+        let piece = left.get(..PIECE).unwrap_or(left);
+        (!piece.is_empty()).then(|| Bytes::copy_from_slice(piece))
     }
 
     fn read_at(&mut self, offset: u64) -> Option<JoinHandle<io::Result<(File, Bytes)>>> {
         let file = self.file.take()?;
-        let offset = offset.checked_sub(self.in_memory)?;
+        let offset = offset.checked_sub(self.memory.len() as u64)?;
         let length = self.in_file.checked_sub(offset)?.min(PIECE as u64);
         let length = usize::try_from(length).ok()?;
-        Some(tokio::task::spawn_blocking(move || {
+        Some(self.runtime.spawn_blocking(move || {
             let mut piece = vec![0; length];
             file.read_exact_at(&mut piece, offset)?;
             Ok((file, piece.into()))
@@ -354,12 +356,7 @@ impl http_body::Body for Replayed {
 
     fn is_end_stream(&self) -> bool {
         let state = self.shared.lock();
-        state.generation == self.generation
-            && state.read >= state.kept.len()
-            && state
-                .source
-                .as_ref()
-                .is_some_and(http_body::Body::is_end_stream)
+        state.generation == self.generation && state.read >= state.kept.len() && state.has_ended()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -406,7 +403,7 @@ mod tests {
             let (mut first, replay) =
                 replayable(source(&[b"one ", b"two ", b"three"]), memory, file);
             assert_eq!(all(&mut first).await, b"one two three");
-            let mut second = replay.rewind().unwrap();
+            let mut second = replay.rewind().await.unwrap();
             assert_eq!(all(&mut second).await, b"one two three", "{memory} {file}");
         }
     }
@@ -415,7 +412,7 @@ mod tests {
     async fn what_the_first_reader_has_left_comes_from_the_client() {
         let (mut first, replay) = replayable(source(&[b"one ", b"two"]), 100, 0);
         assert_eq!(&*first.data().await.unwrap().unwrap(), b"one ");
-        let mut second = replay.rewind().unwrap();
+        let mut second = replay.rewind().await.unwrap();
         assert_eq!(all(&mut second).await, b"one two");
         assert!(matches!(
             first.data().await,
@@ -427,7 +424,43 @@ mod tests {
     async fn a_body_that_is_too_long_is_read_once() {
         let (mut first, replay) = replayable(source(&[b"one ", b"two ", b"three"]), 4, 4);
         assert_eq!(all(&mut first).await, b"one two three");
-        assert!(replay.rewind().is_none());
+        assert!(replay.rewind().await.is_none());
+    }
+
+    /// Reads as a thread of Python does, without a runtime.
+    fn read(mut body: Body) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        loop {
+            match body.poll_data(&mut cx) {
+                Poll::Ready(None) => return bytes,
+                Poll::Ready(Some(data)) => bytes.extend_from_slice(&data.unwrap()),
+                Poll::Pending => std::thread::yield_now(),
+            }
+        }
+    }
+
+    #[test]
+    fn readers_may_be_threads_that_know_no_runtime() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let entered = runtime.enter();
+        let (first, replay) = replayable(source(&[b"one ", b"two ", b"three"]), 2, 100);
+        drop(entered);
+        let first = std::thread::spawn(move || read(first));
+        assert_eq!(first.join().unwrap(), b"one two three");
+        let second = runtime.block_on(replay.rewind()).unwrap();
+        let second = std::thread::spawn(move || read(second));
+        assert_eq!(second.join().unwrap(), b"one two three");
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_body_without_a_length_is_known_once_it_was_read() {
+        let (mut first, replay) = replayable(source(&[b"one ", b"two"]), 100, 0);
+        assert_eq!(all(&mut first).await, b"one two");
+        assert_eq!(replay.into_bytes().unwrap(), "one two");
+        let (mut first, replay) = replayable(source(&[b"one ", b"two"]), 100, 0);
+        first.data().await.unwrap().unwrap();
+        assert!(replay.into_bytes().is_none());
     }
 
     #[tokio::test]
@@ -436,7 +469,7 @@ mod tests {
         assert_eq!(first.left(), Some(4));
         assert_eq!(all(&mut first).await, b"four");
         assert!(first.is_finished());
-        let second = replay.rewind().unwrap();
+        let second = replay.rewind().await.unwrap();
         assert_eq!(second.left(), Some(4));
         assert!(!second.is_finished());
     }
@@ -447,7 +480,7 @@ mod tests {
         let (first, replay) = replayable(receiver.into(), 100, 0);
         drop(first);
         assert!(!sender.is_disconnected());
-        let second = replay.rewind().unwrap();
+        let second = replay.rewind().await.unwrap();
         assert!(!sender.is_disconnected());
         drop(second);
         assert!(sender.push(Bytes::from_static(b"x")).is_err());

@@ -23,6 +23,7 @@ use super::compare::{Asked, Capture, Captured, Difference, compare, redacted, wi
 use super::fallthrough::{Replay, replayable};
 use crate::app::{ConnInfo, Origin, Request, Response};
 use crate::config::rule::{Percent, RuleConfig, ShadowConfig};
+use crate::drain::Drain;
 use crate::metrics::traffic::counted_method;
 use crate::migrate::observe::{Comparisons, Observations, Sample};
 use crate::route::{App, MountPoint};
@@ -40,9 +41,17 @@ pub struct Shadow {
     rule: String,
     config: ShadowConfig,
     turn: AtomicU64,
+    /// Copies whose originals are on their way to their clients, or that are sent themselves.
+    kept: AtomicUsize,
     running: AtomicUsize,
     seen: Mutex<Seen>,
 }
+
+/// For each copy that may run so many originals may be watched; each is kept up to the limit of a body.
+const KEPT_PER_SLOT: usize = 16;
+/// An application that does not answer in time keeps its place for so many times longer: what it does goes on, and
+/// another copy would be lost beside it.
+const LATE: u32 = 10;
 
 /// What was compared since that was last told.
 #[derive(Debug, Default)]
@@ -79,6 +88,7 @@ impl Shadow {
             rule: rule.name.clone(),
             config: config.clone(),
             turn: AtomicU64::new(0),
+            kept: AtomicUsize::new(0),
             running: AtomicUsize::new(0),
             seen: Mutex::default(),
         })
@@ -97,6 +107,14 @@ impl Shadow {
             || !self.config.methods.contains(&request.head.method)
             || !is_turn(&self.turn, u64::from(share.hundredths()))
         {
+            return None;
+        }
+        let limit = self.config.concurrency * KEPT_PER_SLOT;
+        if self.kept.fetch_add(1, Relaxed) >= limit {
+            self.kept.fetch_sub(1, Relaxed);
+            let route = at.route.as_ref().map(|route| Arc::clone(&route.template));
+            let place = (counted_method(&request.head.method), route);
+            self.note(place, request.head.uri.path(), Outcome::Shed);
             return None;
         }
         let body = if request.body.is_finished() {
@@ -228,6 +246,12 @@ impl fmt::Debug for ShadowCopy {
     }
 }
 
+impl Drop for ShadowCopy {
+    fn drop(&mut self) {
+        self.shadow.kept.fetch_sub(1, Relaxed);
+    }
+}
+
 impl ShadowCopy {
     /// Who answers the client.
     pub fn answered_by(&mut self, app: &Arc<App>, at: &MountPoint) {
@@ -253,8 +277,8 @@ impl ShadowCopy {
         }
     }
 
-    /// Sends the copy, now that the client has its answer, and notes what comes of it.
-    pub async fn send(mut self: Box<Self>) {
+    /// Sends the copy, now that the client has its answer, and notes what comes of it. A drain does not wait for it.
+    pub async fn send(mut self: Box<Self>, drain: Drain) {
         let shadow = Arc::clone(&self.shadow);
         let template = [self.old.as_ref(), Some(&self.new)]
             .into_iter()
@@ -262,18 +286,25 @@ impl ShadowCopy {
             .find_map(|(_, at)| Some(Arc::clone(&at.route.as_ref()?.template)));
         let place = (counted_method(&self.head.method), template);
         let path = redacted(self.head.uri.path());
-        let outcome = match shadow.slot() {
-            None => Outcome::Shed,
-            Some(_slot) => {
-                let limit = shadow.config.timeout;
-                let compared = self.compared();
-                match tokio::time::timeout(limit, compared).await {
-                    Ok(outcome) => outcome,
-                    Err(_) => Outcome::Failed("it took too long"),
-                }
-            }
+        let Some(_slot) = shadow.slot() else {
+            return shadow.note(place, &path, Outcome::Shed);
         };
+        let limit = shadow.config.timeout;
+        let mut compared = std::pin::pin!(self.compared());
+        let in_time = tokio::time::timeout(limit, &mut compared);
+        let outcome = tokio::select! {
+            outcome = in_time => outcome.ok(),
+            () = drain.begun() => return,
+        };
+        let is_late = outcome.is_none();
+        let outcome = outcome.unwrap_or(Outcome::Failed("it took too long"));
         shadow.note(place, &path, outcome);
+        if is_late {
+            tokio::select! {
+                _ = tokio::time::timeout(limit * LATE, compared) => {}
+                () = drain.begun() => {}
+            }
+        }
     }
 
     async fn compared(&mut self) -> Outcome {
@@ -291,7 +322,7 @@ impl ShadowCopy {
         };
         let old = answer.captured();
         let (new_app, new_at) = self.new.clone();
-        let new = match self.ask(&new_app, new_at, body).await {
+        let new = match self.ask(&new_app, new_at, body.clone()).await {
             Ok(new) => new,
             Err(why) => return Outcome::Failed(why),
         };
@@ -309,7 +340,7 @@ impl ShadowCopy {
         if old_app.application.is_busy() {
             return Outcome::Shed;
         }
-        let Ok(again) = self.ask(&old_app, old_at, Bytes::new()).await else {
+        let Ok(again) = self.ask(&old_app, old_at, body).await else {
             return Outcome::Shed;
         };
         let Some((_, noise)) = self.differences(old, again).await else {

@@ -1,6 +1,7 @@
 //! Canary, fallthrough and shadow: what clients and applications see of them.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, SET_COOKIE};
@@ -144,7 +145,50 @@ async fn who_is_not_on_the_new_side_does_not_come_there_by_another_rule() {
     assert_eq!(server.connect().ask(get(1)).await.text(), "old");
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_waits_in_vain_for_the_new_side_counts_against_it() {
+    let rule = RuleConfig {
+        canary: Some(canary("100")),
+        ..rule()
+    };
+    let server = server(Fake::new(|_| std::future::pending()), text("old"), rule);
+    for seconds in [0, 5] {
+        let mut client = server.connect();
+        client.send(get(1)).await;
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        drop(client);
+    }
+    let seen = server.observed(|seen| !seen.canaries.is_empty()).await;
+    let [new] = seen.canaries.as_slice() else {
+        panic!("{seen:?}");
+    };
+    assert_eq!(
+        (new.side, new.tally.requests, new.tally.errors),
+        (Side::New, 1, 1)
+    );
+}
+
 // Fallthrough
+
+#[tokio::test]
+async fn what_falls_through_is_not_held_against_the_rule_that_passed_it_on() {
+    let rule = RuleConfig {
+        canary: Some(canary("100")),
+        ..falls(|_| {})
+    };
+    let new = Fake::new(|_| async { Ok(status(404)) });
+    let old = Fake::new(|_| async { Ok(status(500)) });
+    let server = server(new, old, rule);
+    let answer = server.connect().ask(get(1)).await;
+    assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
+    let seen = server.observed(|seen| !seen.canaries.is_empty()).await;
+    let told: Vec<_> = seen
+        .canaries
+        .iter()
+        .map(|it| (it.side, it.tally.requests, it.tally.errors))
+        .collect();
+    assert_eq!(told, [(Side::New, 1, 0)]);
+}
 
 #[tokio::test]
 async fn an_answer_that_counts_as_none_leaves_nothing_behind() {
@@ -439,6 +483,47 @@ async fn only_the_methods_that_are_named_are_copied_with_their_bodies() {
     let seen = server.observed(|seen| !seen.comparisons.is_empty()).await;
     assert_eq!(counts(&seen), [0, 0, 0, 1]);
     assert!(told.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn originals_on_their_way_are_watched_up_to_a_number() {
+    let (new, _told) = copied(|| Ok(Response::new(Body::empty())));
+    let (answered, mut answering) = mpsc::unbounded_channel();
+    let old = Fake::new(move |_| {
+        answered.send(()).unwrap();
+        std::future::pending()
+    });
+    let server = server(new, old, shadow(|config| config.concurrency = 1));
+    let mut clients = Vec::new();
+    for _ in 0..20 {
+        let mut client = server.connect();
+        client.send(get(1)).await;
+        answering.recv().await.unwrap();
+        clients.push(client);
+    }
+    let seen = server.observed(|seen| counts(seen)[3] == 4).await;
+    assert_eq!(counts(&seen), [0, 0, 0, 4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_is_late_keeps_its_place_for_a_while() {
+    let new = Fake::new(|_| std::future::pending());
+    let rule = shadow(|config| config.concurrency = 1);
+    let server = server(new, text("old"), rule);
+    for (later, expected) in [
+        (6, [0, 0, 1, 0]),
+        (0, [0, 0, 0, 1]),
+        (60, [0, 0, 0, 0]),
+        (6, [0, 0, 1, 0]),
+    ] {
+        if expected != [0; 4] {
+            server.connect().ask(get(1)).await;
+        }
+        // Time stands still until nobody has anything to do.
+        tokio::time::sleep(Duration::from_secs(later)).await;
+        let seen = server.observed(|seen| counts(seen) == expected).await;
+        assert_eq!(counts(&seen), expected);
+    }
 }
 
 #[tokio::test]

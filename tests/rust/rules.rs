@@ -135,10 +135,7 @@ impl Words {
             Some("*") => asked.beta.is_some(),
             Some(value) => asked.beta == Some(value),
         };
-        place
-            && host
-            && beta
-            && (self.methods.is_empty() || self.methods.iter().any(|it| follows(&it)))
+        place && host && beta && (self.methods.is_empty() || self.methods.iter().any(follows))
     }
 
     fn rule(&self, number: usize) -> RuleConfig {
