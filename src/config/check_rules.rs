@@ -66,7 +66,13 @@ impl<'a> Rules<'a> {
                 )
                 .hint("add `shadow = 100` to the rule, or delete it"));
         }
-        let name = route.name.clone().unwrap_or(rule.name);
+        // What passes requests on does not catch all of them.
+        let derived = if rule.passes_on() && rule.matches.is_catch_all() {
+            format!("everything for {}", rule.app)
+        } else {
+            rule.name
+        };
+        let name = route.name.clone().unwrap_or(derived);
         if name.is_empty() || name.chars().any(char::is_control) {
             return Err(settings.error(&format!("{path}.name"), "is no name"));
         }

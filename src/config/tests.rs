@@ -1079,6 +1079,10 @@ canary = { percent = 1, rollback = false }
 fallthrough = { memory = 10, file = 0, method = ["POST"] }
 
 [[routes]]
+app = "new"
+fallthrough = [404]
+
+[[routes]]
 app = "old"
 "#;
 
@@ -1088,7 +1092,14 @@ fn a_rule_says_what_it_matches_and_what_becomes_of_it() {
     let names: Vec<_> = config.rules.iter().map(|rule| rule.name.as_str()).collect();
     assert_eq!(
         names,
-        ["items", "path /a", "path /b", "path /c", "catch-all"]
+        [
+            "items",
+            "path /a",
+            "path /b",
+            "path /c",
+            "everything for new",
+            "catch-all"
+        ]
     );
     let items = &config.rules[0];
     assert_eq!(
@@ -1123,7 +1134,7 @@ fn a_rule_says_what_it_matches_and_what_becomes_of_it() {
     let shares: Vec<_> = config.rules.iter().map(percent).collect();
     assert_eq!(
         shares,
-        [Some(2.5), Some(10.0), Some(0.0), Some(1.0), None],
+        [Some(2.5), Some(10.0), Some(0.0), Some(1.0), None, None],
         "a copied request is answered below"
     );
     let falls = config.rules[2].fallthrough.as_ref().unwrap();

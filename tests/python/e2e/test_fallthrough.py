@@ -1,4 +1,4 @@
-"""Fallthrough between real applications: answers that count as none, and bodies that are sent again."""
+"""Fallthrough between real applications: what counts as no answer, and bodies sent again."""
 
 from __future__ import annotations
 
