@@ -12,8 +12,8 @@ pub(super) const PAGE: &str = include_str!("dashboard.html");
 /// The hashes are those of the texts of `<script>` and `<style>` in [`PAGE`] (CSP 3, §2.3.1); the tests of the
 /// dashboard tell them after a change.
 const POLICY: &str = "default-src 'none'; \
-    script-src 'sha256-p9NpWX7S7aQ/4oAxqgfZprWMELh+6CkIhccx+JY4xQU='; \
-    style-src 'sha256-CLCtnEz1y4Vq1A777Llha8jUx6XeNVugfBUN1bT8FuY='; \
+    script-src 'sha256-VQe7dWI5X+oPycd+8pvygity+HRvl/N8ATWA+lmzqn8='; \
+    style-src 'sha256-ZOItXh5jbXMplOwyJHOvCkwJppZFYVVmzoO/kFf95Gs='; \
     img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
     require-trusted-types-for 'script'; trusted-types 'none'";
 

@@ -269,6 +269,12 @@ fn summary(f: &mut fmt::Formatter<'_>, status: &Status) -> fmt::Result {
         traffic,
         time,
     } = status.done;
+    if status.is_done() {
+        writeln!(
+            f,
+            "The migration is done: no application is the legacy one."
+        )?;
+    }
     writeln!(
         f,
         "Moved: {} of the routes; of the last {RECENT_DAYS} days {} of the requests and {} of the time.",
@@ -746,7 +752,7 @@ mod tests {
         assert_eq!(
             Shown(&status).to_string(),
             "\
-Moved: 25.0 % of the routes; of the last 7 days 6.6 % of the requests and 6.6 % of the time.
+Moved: 0.0 % of the routes; of the last 7 days 6.6 % of the requests and 6.6 % of the time.
 Observed since 2026-11-21T11:30:00 UTC.
 
 APP     IS      ROUTES  REQUESTS  ERRORS  TIME
@@ -883,7 +889,21 @@ POST /items/<id> (rule items)
         assert_eq!(read.version, 4);
         assert_eq!(
             answer.failure.unwrap(),
-            "50.0 % of the routes have moved, and 100 % are asked for"
+            "33.3 % of the routes have moved, and 100 % are asked for"
+        );
+        // The legacy application is taken out, and nothing is left to move.
+        config.rules.pop();
+        config.rules[0].legacy = Some(false);
+        let done = Question::Status {
+            json: false,
+            fail_under: Some(Percent::ALL),
+        };
+        let answer = done.answer(&config).unwrap();
+        assert_eq!(answer.failure, None);
+        let first = answer.text.lines().next();
+        assert_eq!(
+            first,
+            Some("The migration is done: no application is the legacy one.")
         );
         let report = Question::Report {
             json: true,

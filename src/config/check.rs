@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::check_rules::Rules;
 use super::error::{ConfigError, nearest};
 use super::load::Settings;
-use super::raw::RawApps;
+use super::raw::{RawApp, RawApps};
 use super::value::{Count, Mount, Seconds, TrustedPeer, parse_host};
 use super::{
     AppConfig, Bind, Config, ForwardedConfig, Limits, RuleConfig, RuleMatch, Target, Timeouts,
@@ -443,7 +443,28 @@ fn from_tables(settings: &Settings) -> Result<(Vec<AppConfig>, Vec<RuleConfig>),
                 )));
         }
     }
+    say_legacy(settings, tables, &mut rules.list)?;
     Ok((apps, rules.list))
+}
+
+/// Tells the rules what their applications say of being the one to migrate from.
+fn say_legacy(
+    settings: &Settings,
+    tables: &[(String, RawApp)],
+    rules: &mut [RuleConfig],
+) -> Result<(), ConfigError> {
+    let mut legacy = tables.iter().filter(|(_, app)| app.legacy == Some(true));
+    if let (Some((first, _)), Some((second, _))) = (legacy.next(), legacy.next()) {
+        let problem = format!("is true, and so is that of `{first}`");
+        return Err(settings
+            .error(&format!("apps.{second}.legacy"), problem)
+            .hint("one application is migrated from; keep `legacy = true` there"));
+    }
+    for rule in rules {
+        let table = tables.iter().find(|(name, _)| *name == rule.app);
+        rule.legacy = table.and_then(|(_, app)| app.legacy);
+    }
+    Ok(())
 }
 
 fn known_app(

@@ -284,6 +284,9 @@ pub struct RawApp {
     /// Whether what it mounts through a bridge is served natively.
     #[serde(default)]
     pub unbridge: Option<bool>,
+    /// Whether it is the application to migrate from.
+    #[serde(default)]
+    pub legacy: Option<bool>,
 }
 
 /// `[[routes]]`: a request has to meet all that is said; with nothing said it takes everything.

@@ -29,6 +29,9 @@ pub struct RuleConfig {
     /// Sends copies of requests that were answered by others.
     pub shadow: Option<ShadowConfig>,
     pub fallthrough: Option<FallthroughConfig>,
+    /// What `[apps.NAME]` says of whether the application is the one to migrate from. It goes with the rules,
+    /// because nothing else of the configuration changes what a migration is.
+    pub legacy: Option<bool>,
     /// Where the rule was written, for errors: `--mount /api`, `twinspan.toml:12`.
     pub origin: String,
 }
@@ -44,6 +47,7 @@ impl RuleConfig {
             canary: None,
             shadow: None,
             fallthrough: None,
+            legacy: None,
             origin: origin.into(),
         }
     }

@@ -492,6 +492,30 @@ app = "legacy"
 "#;
 
 #[test]
+fn one_application_at_most_is_said_to_be_the_one_to_migrate_from() {
+    let said = |new: &str, legacy: &str| {
+        let text = format!(
+            "[apps.new]\napp = \"new:app\"\n{new}\n[apps.legacy]\napp = \"legacy:app\"\n{legacy}\n\
+             [[routes]]\napp = \"new\"\nwhen = \"owned\"\n[[routes]]\napp = \"legacy\"\n"
+        );
+        let config = file(&text)?;
+        let said = config.rules.iter().map(|rule| rule.legacy);
+        Ok::<_, ConfigError>(said.collect::<Vec<_>>())
+    };
+    assert_eq!(said("", "").unwrap(), [None, None]);
+    assert_eq!(
+        said("legacy = false", "legacy = true").unwrap(),
+        [Some(false), Some(true)]
+    );
+    let error = said("legacy = true", "legacy = true").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "`apps.legacy.legacy` (twinspan.toml:6): is true, and so is that of `new`\n\
+         hint: one application is migrated from; keep `legacy = true` there"
+    );
+}
+
+#[test]
 fn a_file_says_which_application_answers_what() {
     let config = file(STRANGLER).unwrap();
     assert_eq!(config.workers, 2);

@@ -1,10 +1,14 @@
 //! How far a migration has come: everything that people read of it, from what is kept and what counts now.
 //!
 //! A unit of the migration is one method of one path, whatever the applications call it: their routes are one
-//! when their templates have the same [`shape`]. The application of the last rule, which has what no other
-//! takes, is the legacy one; every other is new. The stage of a unit is that of the first rule that takes
+//! when their templates have the same [`shape`]. One application is the legacy one, that of the last rule unless
+//! the configuration says otherwise; every other is new. The stage of a unit is that of the first rule that takes
 //! requests for it, or a part of them; rules with conditions on the host, headers, cookies or the query do not
 //! count, because they are for some requests and not for a route.
+//!
+//! Nothing is claimed that may not be so. A legacy route for every name has not moved to a route for numbers;
+//! a route is dead when it was not asked for on days on which others were; and where nobody can say whether a
+//! rule takes a route, its stage is unknown.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -24,7 +28,7 @@ use crate::metrics::traffic::counted_method;
 /// Days of which requests, comparisons and canaries are told, today included.
 pub const RECENT_DAYS: u64 = 7;
 
-/// Full days without a request after which a route is dead.
+/// Days without a request after which a route is dead; only days on which something was observed count.
 pub const DEAD_DAYS: u64 = 30;
 
 /// Weeks of the trend, this one included.
@@ -61,7 +65,7 @@ pub struct Status {
 /// How much of the migration is done, in percent; `None` where that is not known.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Done {
-    /// Units that a new application answers, of all that are not dead.
+    /// Units that a new application answers, of all that have or had a legacy route and are not dead.
     pub routes: Option<f64>,
     /// Requests of the last days that new applications answered.
     pub traffic: Option<f64>,
@@ -136,6 +140,8 @@ pub enum Stage {
     New,
     /// A legacy route that nobody asks for.
     Dead,
+    /// A rule takes what its application has, and what that is cannot be known.
+    Unknown,
 }
 
 /// One side of a unit.
@@ -181,7 +187,7 @@ pub struct Compared {
     pub matched: Option<f64>,
 }
 
-/// A legacy route got no request in so many days.
+/// A legacy route got no request on so many days on which something was observed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Idle {
     /// At most [`DEAD_DAYS`].
@@ -242,6 +248,11 @@ impl Status {
     ) -> Result<Self, StoreError> {
         store.snapshot(|store| Reading::new(store, now, rules, overlay)?.status(store))
     }
+
+    /// Whether there is no legacy application any more.
+    pub fn is_done(&self) -> bool {
+        !self.apps.is_empty() && self.apps.iter().all(|app| !app.legacy)
+    }
 }
 
 impl Chart {
@@ -280,6 +291,7 @@ impl fmt::Display for Stage {
             Self::RolledBack { .. } => f.write_str("rolled back"),
             Self::New => f.write_str("new"),
             Self::Dead => f.write_str("dead"),
+            Self::Unknown => f.write_str("unknown"),
         }
     }
 }
@@ -310,14 +322,19 @@ struct Reading<'a> {
     began: Option<u64>,
     rules: &'a [RuleConfig],
     overlay: &'a Overlay,
-    legacy: &'a str,
+    /// `None` once the migration is done.
+    legacy: Option<&'a str>,
+    /// The last [`DEAD_DAYS`] before today on which something was observed, the newest first.
+    observed: Vec<u64>,
     /// In the order of the rules.
     apps: Vec<&'a str>,
     /// Why the routes of an application are not known.
     unreadable: HashMap<String, Option<String>>,
-    routes: Vec<KnownRoute>,
+    routes: Vec<Placed>,
     /// The routes of an application on a path.
     defined: HashMap<(String, Path), Vec<usize>>,
+    /// The methods that the legacy application once had on a path.
+    gone: HashMap<Path, Vec<Option<String>>>,
     /// How a path is written: by the legacy application, where it has it.
     words: HashMap<Path, String>,
     /// Where the templates of an application are met.
@@ -330,6 +347,12 @@ struct Reading<'a> {
 /// The shape of a path, and whether it is for WebSockets.
 type Path = (String, bool);
 
+/// A route, and the path at which requests meet it.
+struct Placed {
+    route: KnownRoute,
+    path: String,
+}
+
 /// A unit with what was counted for it.
 #[derive(Default)]
 struct Building {
@@ -337,9 +360,11 @@ struct Building {
     websocket: bool,
     method: Option<String>,
     path: String,
+    /// It has a legacy route, or had one; what is only new was never there to move.
+    moves: bool,
     old: Tally,
     new: Tally,
-    /// In [`DEAD_DAYS`].
+    /// Today, and on the days that were observed.
     old_hits: u64,
     hits: u64,
     compared: Option<Compared>,
@@ -363,7 +388,8 @@ impl<'a> Reading<'a> {
             began: store.began()?,
             rules,
             overlay,
-            legacy: rules.last().map_or("", |rule| &rule.app),
+            legacy: legacy(rules),
+            observed: store.observed(now / DAY, DEAD_DAYS)?,
             apps,
             unreadable: store
                 .apps()?
@@ -372,15 +398,14 @@ impl<'a> Reading<'a> {
                 .collect(),
             routes: Vec::new(),
             defined: HashMap::new(),
+            gone: HashMap::new(),
             words: HashMap::new(),
             paths: HashMap::new(),
             units: Vec::new(),
             by_traffic: HashMap::new(),
         };
         for route in store.routes()? {
-            if route.gone.is_none() {
-                reading.place(route);
-            }
+            reading.place(route);
         }
         reading.unite();
         reading.count(store)?;
@@ -395,20 +420,32 @@ impl<'a> Reading<'a> {
             .unwrap_or_else(|| route.template.clone());
         let websocket = route.kind == RouteKind::WebSocket;
         let shape = shape(&path);
+        let is_legacy = self.is_legacy(&route.app);
+        if route.gone.is_some() {
+            if is_legacy {
+                let methods = self.gone.entry((shape, websocket)).or_default();
+                methods.push(route.method);
+            }
+            return;
+        }
         if !websocket {
             self.paths
                 .entry((route.app.clone(), route.template.clone()))
                 .or_insert_with(|| shape.clone());
         }
         let met = (shape, websocket);
-        if route.app == self.legacy || !self.words.contains_key(&met) {
+        if is_legacy || !self.words.contains_key(&met) {
             self.words.insert(met.clone(), path.clone());
         }
         self.defined
             .entry((route.app.clone(), met))
             .or_default()
             .push(self.routes.len());
-        self.routes.push(route);
+        self.routes.push(Placed { route, path });
+    }
+
+    fn is_legacy(&self, app: &str) -> bool {
+        self.legacy == Some(app)
     }
 
     /// One unit for each method of each path.
@@ -418,13 +455,11 @@ impl<'a> Reading<'a> {
             .iter()
             .flat_map(|((app, path), places)| {
                 let places = places.iter().filter_map(|index| self.routes.get(*index));
-                places.map(move |place| (path, &place.method, app))
+                places.map(move |place| (path, &place.route.method, app))
             })
             // What only a new application takes beside the methods of the legacy one was never there to move.
             .filter(|(path, method, app)| {
-                method.is_some()
-                    || *app == self.legacy
-                    || self.routes_of(self.legacy, path).is_empty()
+                method.is_some() || self.is_legacy(app) || self.legacy_routes(path).is_empty()
             })
             .map(|(path, method, _)| (path.clone(), method.clone()))
             .collect();
@@ -439,9 +474,18 @@ impl<'a> Reading<'a> {
             }
             let path = (shape, websocket);
             let words = self.words.get(&path).unwrap_or(&path.0).clone();
+            let once = self.gone.get(&path).map_or(&[][..], Vec::as_slice);
+            let moves = self
+                .legacy_routes(&path)
+                .iter()
+                .any(|it| it.answers(method.as_deref()))
+                || once
+                    .iter()
+                    .any(|it| it.is_none() || method.is_none() || *it == method);
             let (shape, websocket) = path;
             self.units.push(Building {
                 path: words,
+                moves,
                 shape,
                 websocket,
                 method,
@@ -450,7 +494,7 @@ impl<'a> Reading<'a> {
         }
     }
 
-    fn routes_of(&self, app: &str, path: &Path) -> Vec<&KnownRoute> {
+    fn routes_of(&self, app: &str, path: &Path) -> Vec<&Placed> {
         let places = self.defined.get(&(app.to_owned(), path.clone()));
         let places = places.map_or(&[][..], Vec::as_slice);
         places
@@ -459,13 +503,34 @@ impl<'a> Reading<'a> {
             .collect()
     }
 
+    fn legacy_routes(&self, path: &Path) -> Vec<&Placed> {
+        self.legacy
+            .map(|app| self.routes_of(app, path))
+            .unwrap_or_default()
+    }
+
     /// The route of an application that answers a unit.
     fn route_of(&self, app: &str, unit: &Building) -> Option<&KnownRoute> {
-        let places = self.routes_of(app, &(unit.shape.clone(), unit.websocket));
-        let exact = places.iter().find(|it| it.method == unit.method);
+        let places = self.routes_of(app, &unit.place());
+        let exact = places.iter().find(|it| it.route.method == unit.method);
         exact
-            .or_else(|| places.iter().find(|it| it.method.is_none()))
-            .copied()
+            .or_else(|| places.iter().find(|it| it.route.method.is_none()))
+            .map(|placed| &placed.route)
+    }
+
+    /// What the legacy application has for a unit: `/users/<int:id>` and `/users/<name>` are one unit.
+    fn old_routes(&self, unit: &Building) -> Vec<&Placed> {
+        let mut routes = self.legacy_routes(&unit.place());
+        routes.retain(|it| it.answers(unit.method.as_deref()));
+        routes
+    }
+
+    /// Whether the routes of an application take all that the legacy ones of a unit do.
+    fn has_all(&self, app: &str, unit: &Building) -> bool {
+        let mut own = self.routes_of(app, &unit.place());
+        own.retain(|it| it.answers(unit.method.as_deref()));
+        let takes = |old: &&Placed| own.iter().any(|it| takes(&it.path, &old.path));
+        !own.is_empty() && self.old_routes(unit).iter().all(takes)
     }
 
     fn unit_of(
@@ -489,25 +554,26 @@ impl<'a> Reading<'a> {
         let legacy = self.legacy;
         for row in store.traffic(since(today, RECENT_DAYS))? {
             if let Some(unit) = self.unit_of(&[&row.app], &row.method, row.template.as_deref()) {
-                if row.app == legacy {
+                if legacy == Some(row.app.as_str()) {
                     unit.old.add(&row.tally);
                 } else {
                     unit.new.add(&row.tally);
                 }
             }
         }
-        for row in store.traffic(since(today, DEAD_DAYS + 1))? {
+        for row in store.traffic(self.observed.last().copied().unwrap_or(today))? {
             if let Some(unit) = self.unit_of(&[&row.app], &row.method, row.template.as_deref()) {
                 unit.hits += row.tally.requests;
-                if row.app == legacy {
+                if legacy == Some(row.app.as_str()) {
                     unit.old_hits += row.tally.requests;
                 }
             }
         }
         for row in store.comparisons(since(today, RECENT_DAYS))? {
             let rule = self.rules.iter().find(|rule| rule.name == row.rule);
-            let app = rule.map_or("", |rule| &rule.app);
-            if let Some(unit) = self.unit_of(&[legacy, app], &row.method, row.template.as_deref()) {
+            let app = rule.map(|rule| rule.app.as_str());
+            let apps: Vec<_> = legacy.into_iter().chain(app).collect();
+            if let Some(unit) = self.unit_of(&apps, &row.method, row.template.as_deref()) {
                 let compared = unit.compared.get_or_insert_default();
                 compared.add(row.same, row.different, row.failed, row.shed);
             }
@@ -522,7 +588,7 @@ impl<'a> Reading<'a> {
             at: self.now,
             began: self.began,
             version: self.overlay.version,
-            done: self.done(&units, &apps),
+            done: self.done(store, &units, &apps)?,
             apps,
             units,
             rules: self.rules(store)?,
@@ -532,19 +598,22 @@ impl<'a> Reading<'a> {
     }
 
     fn unit(&self, unit: &Building) -> Unit {
-        let old = self.route_of(self.legacy, unit);
+        let old = self.legacy.and_then(|app| self.route_of(app, unit));
         let (mut stage, rule) = self.stage(unit);
-        if old.is_none() && self.is_known(self.legacy) {
+        if old.is_none() && self.legacy.is_none_or(|app| self.is_known(app)) {
             stage = Stage::New;
         }
-        let idle = old.and_then(|old| self.idle(unit, old, stage.is_new()));
+        // What an application answers whose routes are not known is not counted by route.
+        let idle = old
+            .filter(|_| stage != Stage::Unknown)
+            .and_then(|old| self.idle(unit, old, stage.is_new()));
         if !stage.is_new() && idle.is_some_and(Idle::is_long) {
             stage = Stage::Dead;
         }
         let apps = rule.map(|rule| rule.app.as_str()).into_iter();
         let new = apps
             .chain(self.apps.iter().copied())
-            .filter(|app| *app != self.legacy)
+            .filter(|app| !self.is_legacy(app))
             .find_map(|app| self.route_of(app, unit));
         Unit {
             method: unit.method.clone(),
@@ -568,18 +637,33 @@ impl<'a> Reading<'a> {
 
     /// What the rules do with requests for a unit, and the one that does it.
     fn stage(&self, unit: &Building) -> (Stage, Option<&'a RuleConfig>) {
-        let path = example(&unit.path);
+        let mut paths: Vec<_> = self
+            .old_routes(unit)
+            .iter()
+            .map(|placed| widest(&placed.path))
+            .collect();
+        if paths.is_empty() {
+            paths.push(example(&unit.path));
+        }
         let method = unit.method.as_deref().unwrap_or("*");
         for rule in self.rules {
-            if !rule.matches.is_for(&path, method) {
+            let is_for = |path: &String| rule.matches.is_for(path, method);
+            if self.is_legacy(&rule.app) {
+                let has = !rule.matches.owned && rule.fallthrough.is_none()
+                    || self.route_of(&rule.app, unit).is_some();
+                // A part of it that stays is enough to stay.
+                if has && paths.iter().any(is_for) {
+                    return (Stage::Legacy, Some(rule));
+                }
                 continue;
             }
-            let defined = self.route_of(&rule.app, unit).is_some();
-            if !defined && (rule.matches.owned || rule.fallthrough.is_some()) {
+            if !paths.iter().all(is_for) {
                 continue;
             }
-            if rule.app == self.legacy {
-                return (Stage::Legacy, Some(rule));
+            let asks = rule.matches.owned || rule.fallthrough.is_some();
+            let has_all = !asks || self.has_all(&rule.app, unit);
+            if !has_all && self.is_known(&rule.app) {
+                continue;
             }
             let changed = self.overlay.rules.get(&rule.name);
             if let Some(latch) = changed.and_then(|changed| changed.rolled_back.as_ref()) {
@@ -588,9 +672,10 @@ impl<'a> Reading<'a> {
             }
             let shares = self.overlay.shares(rule);
             let stage = match (shares.canary, shares.shadow) {
-                (Percent::ALL, _) => Stage::New,
                 (Percent::NONE, Percent::NONE) => continue,
                 (Percent::NONE, percent) => Stage::Shadow { percent },
+                _ if !has_all => Stage::Unknown,
+                (Percent::ALL, _) => Stage::New,
                 (percent, _) => Stage::Canary { percent },
             };
             return (stage, Some(rule));
@@ -607,8 +692,8 @@ impl<'a> Reading<'a> {
     /// answer, only those of the legacy one do.
     fn idle(&self, unit: &Building, route: &KnownRoute, moved: bool) -> Option<Idle> {
         let hits = if moved { unit.old_hits } else { unit.hits };
-        let since = self.began?.max(route.first_seen);
-        let days = (self.now.saturating_sub(since) / DAY).min(DEAD_DAYS);
+        let first = route.first_seen / DAY;
+        let days = self.observed.iter().filter(|day| **day >= first).count() as u64;
         (!unit.websocket && hits == 0 && days > 0).then_some(Idle { days })
     }
 
@@ -618,7 +703,7 @@ impl<'a> Reading<'a> {
             .iter()
             .map(|name| AppStatus {
                 name: (*name).into(),
-                legacy: *name == self.legacy,
+                legacy: self.is_legacy(name),
                 routes: 0,
                 unreadable: self.unreadable.get(*name).cloned().flatten(),
                 requests: 0,
@@ -628,10 +713,10 @@ impl<'a> Reading<'a> {
             .collect();
         apps.sort_by_key(|app| app.legacy);
         for unit in units {
-            let owner = if unit.stage.is_new() {
-                &unit.new
-            } else {
-                &unit.old
+            let owner = match unit.stage {
+                Stage::Unknown => continue,
+                Stage::New => &unit.new,
+                _ => &unit.old,
             };
             let owner = owner.route.as_ref().map(|route| &route.app);
             if let Some(app) = apps.iter_mut().find(|app| Some(&app.name) == owner) {
@@ -648,12 +733,7 @@ impl<'a> Reading<'a> {
         Ok(apps)
     }
 
-    fn done(&self, units: &[Unit], apps: &[AppStatus]) -> Done {
-        let new = units.iter().filter(|unit| unit.stage.is_new()).count();
-        let dead = units
-            .iter()
-            .filter(|unit| unit.stage == Stage::Dead)
-            .count();
+    fn done(&self, store: &Store, units: &[Unit], apps: &[AppStatus]) -> Result<Done, StoreError> {
         let share = |of: fn(&AppStatus) -> f64| {
             let sum = |legacy| -> f64 {
                 apps.iter()
@@ -664,14 +744,35 @@ impl<'a> Reading<'a> {
             let all = sum(true);
             (all > 0.0).then(|| 100.0 * sum(false) / all)
         };
-        Done {
-            routes: match units.len() - dead {
-                _ if units.is_empty() || !self.is_known(self.legacy) => None,
-                0 => Some(100.0),
-                live => Some(100.0 * float(new as u64) / float(live as u64)),
+        Ok(Done {
+            routes: match self.legacy {
+                None => Some(100.0),
+                Some(legacy) => {
+                    let is_observed = !store.observed(self.now / DAY + 1, 1)?.is_empty();
+                    (is_observed && self.is_known(legacy))
+                        .then(|| self.moved(units))
+                        .flatten()
+                }
             },
             traffic: share(|app| float(app.requests)),
             time: share(|app| app.seconds),
+        })
+    }
+
+    /// The share of units that have moved; `None` where there are none, or nobody knows of one of them.
+    fn moved(&self, units: &[Unit]) -> Option<f64> {
+        let moving = self.units.iter().zip(units);
+        let stages: Vec<_> = moving
+            .filter(|(building, _)| building.moves)
+            .map(|(_, unit)| &unit.stage)
+            .collect();
+        if stages.is_empty() || stages.contains(&&Stage::Unknown) {
+            return None;
+        }
+        let count = |stage: &Stage| stages.iter().filter(|it| **it == stage).count();
+        match stages.len() - count(&Stage::Dead) {
+            0 => Some(100.0),
+            live => Some(100.0 * float(count(&Stage::New) as u64) / float(live as u64)),
         }
     }
 
@@ -749,6 +850,115 @@ impl Compared {
     }
 }
 
+impl Placed {
+    /// Whether it answers a method, where `None` stands for every one.
+    fn answers(&self, method: Option<&str>) -> bool {
+        self.route.method.is_none() || self.route.method.as_deref() == method
+    }
+}
+
+impl Building {
+    fn place(&self) -> Path {
+        (self.shape.clone(), self.websocket)
+    }
+}
+
+/// The application that says it is the legacy one, else that of the last rule, which has what no other takes,
+/// unless it says that it is not.
+fn legacy(rules: &[RuleConfig]) -> Option<&str> {
+    let said = rules.iter().find(|rule| rule.legacy == Some(true));
+    let last = rules.last().filter(|rule| rule.legacy.is_none());
+    said.or(last).map(|rule| rule.app.as_str())
+}
+
+/// Whether a route takes whatever another of the same shape does, as far as the templates tell.
+fn takes(new: &str, old: &str) -> bool {
+    let kinds = kinds(new).into_iter().zip(kinds(old));
+    kinds.into_iter().all(|(new, old)| {
+        new == old
+            || match (new, without_arguments(old)) {
+                (ANY_PATH, _) => true,
+                (SEGMENT, old) => old != ANY_PATH,
+                (new, old) => new == old,
+            }
+    })
+}
+
+/// A path that only a template takes that takes as much as this one.
+fn widest(template: &str) -> String {
+    let mut path = shape(template);
+    for kind in kinds(template) {
+        let example = match without_arguments(kind) {
+            "int" => "0",
+            "float" => "0.5",
+            "uuid" => "00000000-0000-0000-0000-000000000000",
+            ANY_PATH => "x/x",
+            _ => "x",
+        };
+        path = path.replacen("{}", example, 1);
+    }
+    path
+}
+
+/// The kind of a parameter that takes one segment, whatever is in it.
+const SEGMENT: &str = "";
+
+/// The kind of a parameter that takes several segments.
+const ANY_PATH: &str = "path";
+
+/// Words for kinds that all frameworks share.
+const KINDS: [&str; 8] = [
+    "int", "float", "uuid", "slug", "str", "string", "default", ANY_PATH,
+];
+
+/// The kinds of a template's parameters: `int` of `{id:int}`, `<int:id>` and `<id:int>`.
+fn kinds(template: &str) -> Vec<&str> {
+    let mut kinds = Vec::new();
+    let mut depth = 0_usize;
+    let mut start = 0;
+    for (place, char) in template.char_indices() {
+        match char {
+            '{' | '<' => {
+                depth += 1;
+                if depth == 1 {
+                    start = place;
+                }
+            }
+            '}' | '>' => {
+                if depth == 1 {
+                    kinds.extend(template.get(start..place).map(kind));
+                }
+                depth = depth.saturating_sub(1);
+            }
+            _ => {}
+        }
+    }
+    kinds
+}
+
+/// The kind of a parameter, which begins with its bracket.
+fn kind(parameter: &str) -> &str {
+    let Some((first, second)) = parameter.split_once(':') else {
+        return SEGMENT;
+    };
+    let kind = match first.strip_prefix('<') {
+        Some(first) if KINDS.contains(&first) || !KINDS.contains(&second) => first,
+        _ => second,
+    };
+    match kind {
+        "str" | "string" | "default" => SEGMENT,
+        kind => kind,
+    }
+}
+
+/// `int` of `int(min=1)`, which takes less.
+fn without_arguments(kind: &str) -> &str {
+    match kind.split_once('(').map_or(kind, |(kind, _)| kind) {
+        "str" | "string" | "default" | "any" => SEGMENT,
+        kind => kind,
+    }
+}
+
 fn side(route: Option<&KnownRoute>, tally: &Tally) -> UnitSide {
     UnitSide {
         route: route.map(|route| UnitRoute {
@@ -799,7 +1009,9 @@ mod tests {
     use super::super::store::tests::report;
     use super::*;
     use crate::config::RuleMatch;
-    use crate::config::rule::{CanaryConfig, Location, ShadowConfig, Sticky};
+    use http::StatusCode;
+
+    use crate::config::rule::{CanaryConfig, FallthroughConfig, Location, ShadowConfig, Sticky};
 
     /// Noon.
     const NOW: u64 = 20_413 * DAY + DAY / 2;
@@ -959,7 +1171,8 @@ mod tests {
             "/items/<int:id>"
         );
         assert_eq!(items.new.route.as_ref().unwrap().template, "/items/{id}");
-        assert_eq!(status.done.routes, Some(100.0 * 4.0 / 9.0));
+        // What only the new application ever had was not there to move.
+        assert_eq!(status.done.routes, Some(100.0 * 2.0 / 7.0));
         let routes: Vec<_> = status
             .apps
             .iter()
@@ -1074,9 +1287,22 @@ mod tests {
         assert_eq!(status.weeks[0].requests["legacy"], 150);
     }
 
+    /// As [`store`], and on each day since then one request for nothing that anybody has.
+    fn watched(days_ago: u64) -> Store {
+        let mut store = store(days_ago);
+        let nothing = Observations {
+            traffic: vec![traffic("legacy", "GET ", 1, 0)],
+            ..Observations::default()
+        };
+        for day in 0..days_ago {
+            store.record(NOW - day * DAY, &nothing).unwrap();
+        }
+        store
+    }
+
     #[test]
-    fn a_legacy_route_without_a_hit_in_thirty_days_is_dead() {
-        let of = |days| stages(&read(&store(days), &rules(), &Overlay::default()));
+    fn a_legacy_route_without_a_hit_on_thirty_days_is_dead() {
+        let of = |days| stages(&read(&watched(days), &rules(), &Overlay::default()));
         assert_eq!(of(12)[7], "GET /old is legacy: 0 hits in 12 days so far");
         // Here /items was last asked for thirty days ago.
         let stages = of(30);
@@ -1099,8 +1325,211 @@ mod tests {
             "GET /items/<int:id> is dead: 0 hits in 30 days, safe to delete"
         );
         // Dead routes need not move.
-        let status = read(&store(30), &rules(), &Overlay::default());
-        assert_eq!(status.done.routes, Some(100.0 * 4.0 / 7.0));
+        let status = read(&watched(30), &rules(), &Overlay::default());
+        assert_eq!(status.done.routes, Some(100.0 * 2.0 / 5.0));
+    }
+
+    #[test]
+    fn days_on_which_the_server_was_down_prove_nothing() {
+        let status = read(&store(31), &rules(), &Overlay::default());
+        assert_eq!(
+            stages(&status)[7],
+            "GET /old is legacy: 0 hits in 1 day so far"
+        );
+        assert_eq!(stages(&status)[5], "GET /items/<int:id> is canary 10 %");
+        assert_eq!(status.done.routes, Some(100.0 * 2.0 / 7.0));
+        // Up on every other day, it has seen enough after sixty.
+        let mut store = store(60);
+        for day in (0..60).step_by(2) {
+            let seen = Observations {
+                traffic: vec![traffic("new", "GET /docs", 1, 0)],
+                ..Observations::default()
+            };
+            store.record(NOW - day * DAY, &seen).unwrap();
+        }
+        let status = read(&store, &rules(), &Overlay::default());
+        assert_eq!(
+            stages(&status)[7],
+            "GET /old is dead: 0 hits in 30 days, safe to delete"
+        );
+    }
+
+    #[test]
+    fn before_anything_was_observed_nothing_is_done() {
+        let mut store = Store::open(None).unwrap();
+        store.inventory(NOW - 40 * DAY, &apps(), &rules()).unwrap();
+        let status = read(&store, &rules(), &Overlay::default());
+        assert_eq!(status.done, Done::default());
+        assert_eq!(stages(&status)[7], "GET /old is legacy");
+    }
+
+    #[test]
+    fn a_route_that_returns_begins_anew() {
+        let mut store = watched(35);
+        let [new, legacy] = apps();
+        let without = report("legacy", Ok(&[("GET", "/search")]));
+        let gone = [new.clone(), without];
+        store.inventory(NOW - 20 * DAY, &gone, &rules()).unwrap();
+        let back = [new, legacy];
+        store.inventory(NOW - 5 * DAY, &back, &rules()).unwrap();
+        // What was there all the time does not.
+        store.inventory(NOW - 2 * DAY, &back, &rules()).unwrap();
+        let status = read(&store, &rules(), &Overlay::default());
+        assert_eq!(
+            stages(&status)[7..],
+            [
+                "GET /old is legacy: 0 hits in 5 days so far",
+                "GET /search is dead: 0 hits in 30 days, safe to delete"
+            ]
+        );
+    }
+
+    #[test]
+    fn routes_that_differ_in_the_kinds_of_parameters_move_when_all_that_they_take_does() {
+        let stage = |new: &[(&str, &str)], rule: RuleMatch, old: &[(&str, &str)]| {
+            let rules = [
+                RuleConfig::new("new", rule, ""),
+                RuleConfig::new("legacy", RuleMatch::mount(""), ""),
+            ];
+            let mut store = Store::open(None).unwrap();
+            let apps = [report("new", Ok(new)), report("legacy", Ok(old))];
+            store.inventory(NOW, &apps, &rules).unwrap();
+            let status = read(&store, &rules, &Overlay::default());
+            assert_eq!(status.units.len(), 1);
+            status.units[0].stage.to_string()
+        };
+        let both = [("GET", "/users/<int:id>"), ("GET", "/users/<name>")];
+        let numbers = [("GET", "/users/{id:int}")];
+        let names = [("GET", "/users/{id}")];
+        let at = |template: &str| RuleMatch::at(Location::Template(template.parse().unwrap()));
+        for (new, rule, old, expected) in [
+            (&numbers, RuleMatch::owned(), &both[..], "legacy"),
+            (&names, RuleMatch::owned(), &both, "new"),
+            (&numbers, RuleMatch::owned(), &both[..1], "new"),
+            (&numbers, RuleMatch::owned(), &both[1..], "legacy"),
+            (&names, at("/users/{id:int}"), &both, "legacy"),
+            (&names, at("/users/{id}"), &both, "new"),
+            (&names, RuleMatch::mount(""), &both, "new"),
+            (
+                &names,
+                RuleMatch::owned(),
+                &[("GET", "/users/<path:it>")],
+                "legacy",
+            ),
+            (
+                &names,
+                RuleMatch::owned(),
+                &[("GET", "/users/<any(a, b):it>")],
+                "new",
+            ),
+            (
+                &numbers,
+                RuleMatch::owned(),
+                &[("GET", "/users/<int(min=1):it>")],
+                "new",
+            ),
+        ] {
+            assert_eq!(
+                stage(new, rule.clone(), old),
+                expected,
+                "{new:?} {rule:?} {old:?}"
+            );
+        }
+        // The legacy application keeps a part by a rule of its own.
+        let rules = [
+            RuleConfig::new("legacy", at("/users/{id:int}"), ""),
+            RuleConfig::new("new", RuleMatch::owned(), ""),
+            RuleConfig::new("legacy", RuleMatch::mount(""), ""),
+        ];
+        let mut store = Store::open(None).unwrap();
+        let apps = [report("new", Ok(&names)), report("legacy", Ok(&both))];
+        store.inventory(NOW, &apps, &rules).unwrap();
+        let status = read(&store, &rules, &Overlay::default());
+        assert_eq!(status.units[0].stage, Stage::Legacy);
+    }
+
+    #[test]
+    fn kinds_of_parameters_are_told_in_the_words_of_every_framework() {
+        for (template, expected) in [
+            ("/a/<int:id>/{it}", &["int", ""][..]),
+            ("/a/{id:int}", &["int"]),
+            ("/a/<id:int>", &["int"]),
+            ("/a/<string:name>/<path:rest>", &["", "path"]),
+            ("/a/<own:name>", &["own"]),
+            (r"/a/{id:\d{4}}", &[r"\d{4}"]),
+            ("/a/{never", &[]),
+        ] {
+            assert_eq!(kinds(template), expected, "{template}");
+        }
+    }
+
+    #[test]
+    fn where_nobody_can_say_what_a_rule_takes_the_stage_is_unknown() {
+        let fallthrough = RuleConfig {
+            fallthrough: Some(FallthroughConfig::new(vec![StatusCode::NOT_FOUND])),
+            ..RuleConfig::new("new", RuleMatch::mount(""), "")
+        };
+        let rules = [
+            fallthrough,
+            RuleConfig::new("legacy", RuleMatch::mount(""), ""),
+        ];
+        let [_, legacy] = apps();
+        let mut store = watched(40);
+        let apps = [report("new", Err("a middleware hides them")), legacy];
+        // Nothing is known of an earlier time either.
+        store
+            .inventory(NOW, &[report("new", Ok(&[])), apps[1].clone()], &rules)
+            .unwrap();
+        store.inventory(NOW + 1, &apps, &rules).unwrap();
+        let status = read(&store, &rules, &Overlay::default());
+        let old = status.units.iter().find(|unit| unit.path == "/old");
+        let old = old.unwrap();
+        assert_eq!((&old.stage, old.idle), (&Stage::Unknown, None));
+        assert_eq!((status.done.routes, status.done.traffic), (None, Some(0.0)));
+    }
+
+    #[test]
+    fn the_legacy_application_is_that_of_the_last_rule_unless_another_says_so() {
+        let flags = |said: Option<bool>, last: Option<bool>| {
+            let mut rules = rules();
+            for rule in &mut rules {
+                rule.legacy = if rule.app == "new" { said } else { last };
+            }
+            let status = read(&store(0), &rules, &Overlay::default());
+            let legacy = status.apps.iter().find(|app| app.legacy);
+            assert_eq!(status.is_done(), legacy.is_none());
+            (legacy.map(|app| app.name.clone()), status.done.routes)
+        };
+        let moved = Some(100.0 * 2.0 / 7.0);
+        assert_eq!(flags(None, None), (Some("legacy".into()), moved));
+        assert_eq!(
+            flags(Some(false), Some(true)),
+            (Some("legacy".into()), moved)
+        );
+        assert_eq!(flags(Some(true), None).0, Some("new".into()));
+        assert_eq!(flags(None, Some(false)), (None, Some(100.0)));
+    }
+
+    #[test]
+    fn a_route_that_the_legacy_application_had_has_moved_after_it_is_deleted() {
+        let mut store = store(1);
+        let [new, _] = apps();
+        let rest = report("legacy", Ok(&[("GET", "/search"), ("GET", "/old")]));
+        store.inventory(NOW, &[new, rest], &rules()).unwrap();
+        let status = read(&store, &rules(), &Overlay::default());
+        assert_eq!(
+            stages(&status),
+            [
+                "GET /cart is new",
+                "POST /cart is new",
+                "GET /docs is new",
+                "GET /items/{id} is new",
+                "any /live is new",
+                "GET /old is legacy: 0 hits in 1 day so far",
+                "GET /search is shadow",
+            ]
+        );
+        assert_eq!(status.done.routes, Some(100.0 * 3.0 / 5.0));
     }
 
     #[test]

@@ -382,6 +382,14 @@ impl Store {
         })
     }
 
+    /// The last days before a day, counted from 1970, on which anything was answered; the newest first.
+    pub fn observed(&self, before: u64, limit: u64) -> Result<Vec<u64>, StoreError> {
+        let query = "SELECT DISTINCT day FROM traffic WHERE day < ? ORDER BY day DESC LIMIT ?";
+        self.list(query, [integer(before), integer(limit)], |row| {
+            number(row, 0)
+        })
+    }
+
     /// Traffic of the last 24 hours, by minute and application.
     pub fn minutes(&self, now: u64) -> Result<Vec<MinuteTraffic>, StoreError> {
         let query = "SELECT minute, app, requests, errors, nanos FROM minutes WHERE minute > ? ORDER BY minute, app";
@@ -702,8 +710,9 @@ fn keep_routes(
          VALUES (:app, :kind, :method, :template, :endpoint, :file, :line, :now, :now, :rule, :now)
          ON CONFLICT DO UPDATE SET
              endpoint = excluded.endpoint, file = excluded.file, line = excluded.line,
-             last_seen = excluded.last_seen, gone = NULL,
-             rule_since = iif(rule IS excluded.rule, rule_since, excluded.rule_since), rule = excluded.rule
+             -- One that was gone before this inventory begins anew.
+             first_seen = iif(gone = :now, first_seen, :now), last_seen = :now, gone = NULL,
+             rule_since = iif(gone = :now AND rule IS excluded.rule, rule_since, :now), rule = excluded.rule
          WHERE gone IS NOT NULL",
     )?;
     let every = [EVERY.to_owned()];
@@ -1351,7 +1360,8 @@ pub(crate) mod tests {
         assert_eq!(
             list(&store),
             [
-                "new GET /items 10-30 gone None by shop since 30",
+                // It was away, so that it begins anew.
+                "new GET /items 30-30 gone None by shop since 30",
                 "old any /any 10-20 gone None by catch-all since 10",
                 "old GET /items 10-20 gone None by catch-all since 10",
                 "old POST /items 10-10 gone Some(20) by catch-all since 10",

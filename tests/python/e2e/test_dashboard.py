@@ -15,7 +15,7 @@ from support import Command, write_files
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from playwright.sync_api import Locator, Page
+    from playwright.sync_api import Locator, Page, Route
 
 FILES = {
     "twinspan.toml": """
@@ -168,7 +168,6 @@ def test_traffic_stages_and_numbers_come_by_themselves(dashboard: Page, shop: Sh
     expect(item.locator(".badge")).to_have_text("canary 50 %", timeout=TOLD)
     expect(row(dashboard, "GET /about").locator(".badge")).to_have_text("new")
     expect(row(dashboard, "GET /cart").locator(".badge")).to_have_text("legacy")
-    expect(dashboard.locator("#done li").first).to_have_text(re.compile(r"33\.3 %\s*of the routes"))
 
     for path in ("/items/7", "/about", "/cart"):
         shop.visit(path)
@@ -177,6 +176,7 @@ def test_traffic_stages_and_numbers_come_by_themselves(dashboard: Page, shop: Sh
     expect(row(dashboard, "GET /cart").locator("td.requests").first).not_to_be_empty(timeout=TOLD)
     expect(item.locator("td.same")).to_have_text("0 %", timeout=TOLD)
     expect(dashboard.locator("#legend")).to_have_text("newold")
+    expect(dashboard.locator("#done li").first).to_have_text(re.compile(r"33\.3 %\s*of the routes"))
     expect(dashboard.locator("#done li").nth(1)).to_have_text(re.compile(r"\d %\s*of the requests"))
 
     # The areas have a height once there is traffic.
@@ -294,6 +294,24 @@ def test_the_page_fits_a_phone(dashboard: Page, shop: Shop) -> None:
     dashboard.get_by_role("button", name="/items/<int:number>").click()
     dashboard.locator(".panel").wait_for()
     assert dashboard.evaluate("document.documentElement.scrollWidth") <= 400
+
+
+def test_after_the_last_day_weeks_count_what_is_not_legacy(page: Page, shop: Shop) -> None:
+    def last_day(route: Route) -> None:
+        answer = route.fetch()
+        status = answer.json()
+        for app in status["apps"]:
+            app["legacy"] = False
+        # The one that was taken out has had its requests too.
+        status["weeks"] = [{"week": "2026-W47", "requests": {"taken-out": 3, "new": 1}}]
+        route.fulfill(response=answer, json=status)
+
+    page.route("**/migrate", last_day)
+    page.goto(shop.admin)
+    expect(page.locator("#summary")).to_contain_text(
+        "The migration is done: no application is the legacy one", timeout=TOLD
+    )
+    expect(page.locator("#weeks li")).to_have_text("2026-W47: 25 % of 4 requests")
 
 
 def test_a_page_that_is_not_seen_asks_for_nothing(dashboard: Page) -> None:
