@@ -138,7 +138,7 @@ impl Words {
         place
             && host
             && beta
-            && (self.methods.is_empty() || self.methods.iter().any(|it| follows(&it)))
+            && (self.methods.is_empty() || self.methods.iter().any(|it| follows(it)))
     }
 
     fn rule(&self, number: usize) -> RuleConfig {
