@@ -19,8 +19,15 @@
 //! A window is looked at again and again, and each look is another chance to be wrong. The risk of 5 % is
 //! therefore shared by [`LOOKS`] (Bonferroni), so that "sure to 95 %" is said of weeks and not of each look. That
 //! costs little: a new application that fails outright is still found with the first samples.
+//!
+//! Another share is another load, so what was seen under one says little of the other, and a window begins anew with
+//! each. But a share that grows takes away what the new side is compared with, at 100 % all of it, and an application
+//! that fails as often as the old one always did must not be taken back for that. The errors of the old side are
+//! therefore remembered when the share changes: those of one window before, if it had enough samples, or else those
+//! that were remembered then. They count while the share stays and the old side has too few samples of its own, and
+//! for errors alone: how long answers take does depend on the load.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::live::{Change, Edit, Overlay};
@@ -43,9 +50,10 @@ const PERCENTILE: f64 = 0.95;
 const PARTS: u32 = 30;
 
 /// Watches the canaries that may be rolled back.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Judge {
-    rules: Vec<Watched>,
+    /// By name.
+    rules: BTreeMap<String, Watched>,
 }
 
 /// One rule.
@@ -56,6 +64,8 @@ struct Watched {
     window: Window,
     /// The share with which the window was filled.
     share: Option<Percent>,
+    /// What the old side was like before that share.
+    baseline: Tally,
 }
 
 /// What was seen lately.
@@ -79,33 +89,52 @@ struct Seen {
 
 impl Judge {
     pub fn new(rules: &[RuleConfig]) -> Self {
-        let watched = |rule: &RuleConfig| {
-            let rollback = rule.canary.as_ref()?.rollback.clone()?;
-            Some(Watched {
-                rule: rule.clone(),
-                window: Window::new(rollback.window),
-                rollback,
-                share: None,
-            })
-        };
-        Self {
-            rules: rules.iter().filter_map(watched).collect(),
+        let mut judge = Self::default();
+        judge.watch(rules);
+        judge
+    }
+
+    /// Watches these rules from now on. What was seen of those that it watches already still counts.
+    pub fn watch(&mut self, rules: &[RuleConfig]) {
+        let mut before = std::mem::take(&mut self.rules);
+        for rule in rules {
+            let canary = rule.canary.as_ref();
+            let Some(rollback) = canary.and_then(|canary| canary.rollback.clone()) else {
+                continue;
+            };
+            let known = before
+                .remove(&rule.name)
+                .filter(|it| it.rollback == rollback && it.rule.app == rule.app);
+            let watched = match known {
+                Some(known) => Watched {
+                    rule: rule.clone(),
+                    ..known
+                },
+                None => Watched {
+                    rule: rule.clone(),
+                    window: Window::new(rollback.window),
+                    rollback,
+                    share: None,
+                    baseline: Tally::default(),
+                },
+            };
+            self.rules.insert(rule.name.clone(), watched);
         }
     }
 
     /// Takes note of what a worker has seen. `now` is of a clock that only goes forward.
     pub fn observe(&mut self, now: Duration, seen: &Observations) {
-        for watched in &mut self.rules {
-            let name = &watched.rule.name;
-            let canaries = seen.canaries.iter().filter(|it| it.rule == *name);
-            for canary in canaries {
+        for canary in &seen.canaries {
+            if let Some(watched) = self.rules.get_mut(&canary.rule) {
                 let current = watched.window.at(now);
                 match canary.side {
                     Side::New => current.new.add(&canary.tally),
                     Side::Old => current.old.add(&canary.tally),
                 }
             }
-            for route in seen.comparisons.iter().filter(|it| it.rule == *name) {
+        }
+        for route in &seen.comparisons {
+            if let Some(watched) = self.rules.get_mut(&route.rule) {
                 let current = watched.window.at(now);
                 current.same = current.same.saturating_add(route.same);
                 current.different = current.different.saturating_add(route.different);
@@ -117,21 +146,33 @@ impl Judge {
     pub fn verdicts(&mut self, now: Duration, overlay: &Overlay) -> Vec<Change> {
         let verdict = |watched: &mut Watched| {
             let share = overlay.shares(&watched.rule).canary;
-            let before = watched.share.replace(share);
-            // Under another share, above all before a rollback, the application had another load.
-            if share == Percent::NONE || before.is_some_and(|before| before != share) {
-                watched.window.seen.clear();
+            watched.take_share(share, now);
+            if share == Percent::NONE {
+                watched.window.forget_new();
                 return None;
             }
             let seen = watched.window.sum(now);
+            let reason = seen.verdict(&watched.rule.app, &watched.rollback, &watched.baseline)?;
             Some(Change {
                 rule: watched.rule.name.clone(),
-                edit: Edit::RollBack {
-                    reason: seen.verdict(&watched.rule.app, &watched.rollback)?,
-                },
+                edit: Edit::RollBack { reason },
             })
         };
-        self.rules.iter_mut().filter_map(verdict).collect()
+        self.rules.values_mut().filter_map(verdict).collect()
+    }
+}
+
+impl Watched {
+    fn take_share(&mut self, share: Percent, now: Duration) {
+        let before = self.share.replace(share);
+        if before.is_none_or(|before| before == share) {
+            return;
+        }
+        let old = self.window.sum(now).old;
+        if old.requests >= self.rollback.samples {
+            self.baseline = old;
+        }
+        self.window.seen.clear();
     }
 }
 
@@ -166,6 +207,17 @@ impl Window {
         sum
     }
 
+    /// Keeps what does not change with the share.
+    fn forget_new(&mut self) {
+        for (_, part) in &mut self.seen {
+            let old = std::mem::take(&mut part.old);
+            *part = Seen {
+                old,
+                ..Seen::default()
+            };
+        }
+    }
+
     /// The number of the part of this moment.
     fn forget(&mut self, now: Duration) -> u64 {
         let number = u64::try_from(now.as_nanos() / self.part.as_nanos()).unwrap_or(u64::MAX);
@@ -180,18 +232,21 @@ impl Window {
 
 impl Seen {
     /// Why the new side is to answer no more.
-    fn verdict(&self, app: &str, limits: &RollbackConfig) -> Option<String> {
-        self.errors(app, limits)
+    fn verdict(&self, app: &str, limits: &RollbackConfig, baseline: &Tally) -> Option<String> {
+        self.errors(app, limits, baseline)
             .or_else(|| self.differences(app, limits))
             .or_else(|| self.latency(app, limits))
     }
 
-    fn errors(&self, app: &str, limits: &RollbackConfig) -> Option<String> {
-        let (new, old) = (&self.new, &self.old);
+    fn errors(&self, app: &str, limits: &RollbackConfig, baseline: &Tally) -> Option<String> {
+        let (new, mut old) = (&self.new, self.old.clone());
+        if old.requests < limits.samples {
+            old.add(baseline);
+        }
         if new.requests < limits.samples {
             return None;
         }
-        let above = above(share(new), share(old), limits.samples);
+        let above = above(share(new), share(&old), limits.samples);
         if above <= part_of(limits.errors) {
             return None;
         }
@@ -673,6 +728,75 @@ mod tests {
             judge.observe(Duration::from_secs(5), &bad);
             assert_eq!(reasons(&mut judge, 5, &Overlay::default()).len(), 1);
         }
+    }
+
+    #[test]
+    fn at_any_share_errors_are_held_against_those_of_the_old_side_before() {
+        let overlay = |share: &str| {
+            let changed = RuleOverlay {
+                canary: Some(percent(share)),
+                ..RuleOverlay::default()
+            };
+            Overlay {
+                version: 1,
+                rules: [("items".to_owned(), changed)].into(),
+            }
+        };
+        for (steps, errors, expected) in [
+            // As bad as what is below always was, and worse.
+            (&["50", "100"][..], 30, false),
+            (&["50", "100"], 120, true),
+            // What is remembered is still known when the old side has had nothing for a while.
+            (&["50", "100", "90", "100"], 30, false),
+            (&["50", "100", "90", "100"], 120, true),
+            // It is seen without any canary, too.
+            (&["0", "100"], 30, false),
+            (&["0", "100"], 120, true),
+            // Of what was never seen nothing is known.
+            (&["100"], 30, true),
+        ] {
+            let mut judge = judge(RollbackConfig::default());
+            let mut now = 0;
+            let mut found = Vec::new();
+            for share in steps {
+                let whole = *share == "100" || *share == "90";
+                let old = if whole { 0 } else { 10_000 };
+                let new = if *share == "0" { 0 } else { 1000 };
+                let failed = if whole { errors } else { new * 3 / 100 };
+                // Longer than a window.
+                for _ in 0..40 {
+                    now += 10;
+                    found.extend(reasons(&mut judge, now, &overlay(share)));
+                    let seen = sides(tally(new, failed, 3), tally(old, old * 3 / 100, 3));
+                    judge.observe(Duration::from_secs(now), &seen);
+                    found.extend(reasons(&mut judge, now, &overlay(share)));
+                }
+            }
+            assert_eq!(!found.is_empty(), expected, "{steps:?} {errors}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn other_rules_are_watched_without_a_gap() {
+        let bad = sides(tally(40, 40, 3), tally(40, 0, 3));
+        let mut judge = judge(RollbackConfig::default());
+        judge.observe(Duration::ZERO, &bad);
+        // A line further down in the file, below another one.
+        let mut rules = rules(RollbackConfig::default());
+        rules[0].origin = "twinspan.toml:9".into();
+        let other = RuleConfig {
+            name: "other".into(),
+            ..rules[0].clone()
+        };
+        rules.insert(0, other);
+        judge.watch(&rules);
+        judge.observe(Duration::ZERO, &bad);
+        assert_eq!(reasons(&mut judge, 0, &Overlay::default()).len(), 1);
+        // Another application has done nothing yet.
+        rules[1].app = "newer".into();
+        judge.watch(&rules);
+        judge.observe(Duration::ZERO, &bad);
+        assert!(reasons(&mut judge, 0, &Overlay::default()).is_empty());
     }
 
     #[test]

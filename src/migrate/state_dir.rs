@@ -29,6 +29,8 @@ const TOKEN_MIN: usize = 32;
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
+    /// The version that has the name of the one that counts.
+    held: u64,
     /// Its lock ends with it.
     _lock: File,
 }
@@ -76,7 +78,11 @@ impl StateDir {
         }
         let overlay = read_overlay(&path.join(OVERLAY))?;
         let token = token(&path)?;
-        let directory = Self { path, _lock: lock };
+        let directory = Self {
+            path,
+            held: overlay.version,
+            _lock: lock,
+        };
         Ok(Found {
             directory,
             overlay,
@@ -84,11 +90,39 @@ impl StateDir {
         })
     }
 
-    /// Keeps a version, and who made it.
+    /// Keeps a version, and who made it. What is not `wanted` any more when the disk has taken the version is not
+    /// written down as made.
     ///
     /// # Errors
-    /// Where the disk does not take them; then the version before is still there.
-    pub fn keep(&self, overlay: &Overlay, record: &Record) -> io::Result<()> {
+    /// Where the disk does not take them, or they are not wanted any more. The next server may find the version
+    /// all the same: [`StateDir::restore`] sees to it that it does not.
+    pub fn keep(
+        &mut self,
+        overlay: &Overlay,
+        record: &Record,
+        wanted: impl Fn() -> bool,
+    ) -> io::Result<()> {
+        if wanted() {
+            self.write(overlay)?;
+            if wanted() {
+                return self.append(record);
+            }
+        }
+        Err(io::Error::other("it took too long"))
+    }
+
+    /// Lets the next server find this version, which counts, and none that was refused.
+    ///
+    /// # Errors
+    /// Where the disk does not take it; then one that was refused is there.
+    pub fn restore(&mut self, overlay: &Overlay) -> io::Result<()> {
+        if self.held == overlay.version {
+            return Ok(());
+        }
+        self.write(overlay)
+    }
+
+    fn write(&mut self, overlay: &Overlay) -> io::Result<()> {
         let (path, new) = (self.path.join(OVERLAY), self.path.join("overlay.json.new"));
         let mut text = serde_json::to_vec_pretty(overlay)?;
         text.push(b'\n');
@@ -97,8 +131,8 @@ impl StateDir {
             &new,
             &text,
         )?;
-        self.append(record)?;
         fs::rename(&new, &path)?;
+        self.held = overlay.version;
         // The name, too, has to be on the disk.
         File::open(&self.path)?.sync_all()
     }
@@ -271,6 +305,11 @@ mod tests {
         }
     }
 
+    fn keep(found: &mut Found, version: u64) -> io::Result<()> {
+        let directory = &mut found.directory;
+        directory.keep(&overlay(version), &record(version), || true)
+    }
+
     fn record(version: u64) -> Record {
         Record {
             at: 100,
@@ -286,10 +325,10 @@ mod tests {
     #[test]
     fn what_is_kept_is_found_by_the_next_server() {
         let scratch = Scratch::new();
-        let found = StateDir::open(&scratch.0).unwrap();
+        let mut found = StateDir::open(&scratch.0).unwrap();
         assert_eq!(found.overlay, Overlay::default());
-        found.directory.keep(&overlay(1), &record(1)).unwrap();
-        found.directory.keep(&overlay(2), &record(2)).unwrap();
+        keep(&mut found, 1).unwrap();
+        keep(&mut found, 2).unwrap();
         let token = found.token.clone();
         drop(found);
         let found = StateDir::open(&scratch.0).unwrap();
@@ -306,10 +345,49 @@ mod tests {
     }
 
     #[test]
+    fn a_version_that_was_refused_is_not_what_the_next_server_finds() {
+        let scratch = Scratch::new();
+        let mut found = StateDir::open(&scratch.0).unwrap();
+        keep(&mut found, 1).unwrap();
+        // Written before somebody gave up waiting, and never written.
+        let mut answers = [true, false].into_iter();
+        let answers = std::cell::RefCell::new(&mut answers);
+        let directory = &mut found.directory;
+        let wanted = || answers.borrow_mut().next().unwrap();
+        directory.keep(&overlay(2), &record(2), wanted).unwrap_err();
+        assert!(scratch.read(OVERLAY).contains("\"version\": 2"));
+        directory.restore(&overlay(1)).unwrap();
+        assert!(scratch.read(OVERLAY).contains("\"version\": 1"));
+        directory
+            .keep(&overlay(3), &record(3), || false)
+            .unwrap_err();
+        assert!(scratch.read(OVERLAY).contains("\"version\": 1"));
+        assert_eq!(scratch.read(AUDIT).lines().count(), 1, "it was not made");
+        // The audit log is what cannot be written: what counts is put back.
+        fs::remove_file(scratch.0.join(AUDIT)).unwrap();
+        fs::create_dir(scratch.0.join(AUDIT)).unwrap();
+        keep(&mut found, 4).unwrap_err();
+        found.directory.restore(&overlay(1)).unwrap();
+        drop(found);
+        assert_eq!(StateDir::open(&scratch.0).unwrap().overlay, overlay(1));
+    }
+
+    #[test]
+    fn nothing_is_written_down_that_does_not_count() {
+        let scratch = Scratch::new();
+        let mut found = StateDir::open(&scratch.0).unwrap();
+        fs::create_dir(scratch.0.join(OVERLAY)).unwrap();
+        keep(&mut found, 1).unwrap_err();
+        assert!(!scratch.0.join(AUDIT).exists());
+        // What counts is there still, which the disk need not take again.
+        found.directory.restore(&Overlay::default()).unwrap();
+    }
+
+    #[test]
     fn nothing_of_it_is_for_other_users() {
         let scratch = Scratch::new();
-        let found = StateDir::open(&scratch.0).unwrap();
-        found.directory.keep(&overlay(1), &record(1)).unwrap();
+        let mut found = StateDir::open(&scratch.0).unwrap();
+        keep(&mut found, 1).unwrap();
         for (name, mode) in [
             (".", 0o700),
             (TOKEN, 0o600),
@@ -327,8 +405,8 @@ mod tests {
     fn a_line_that_was_cut_off_does_not_swallow_the_next() {
         let scratch = Scratch::new();
         scratch.write(AUDIT, "{\"at\":1");
-        let found = StateDir::open(&scratch.0).unwrap();
-        found.directory.keep(&overlay(1), &record(1)).unwrap();
+        let mut found = StateDir::open(&scratch.0).unwrap();
+        keep(&mut found, 1).unwrap();
         let audit = scratch.read(AUDIT);
         let lines: Vec<_> = audit.lines().collect();
         assert_eq!((lines[0], lines.len()), ("{\"at\":1", 2));

@@ -2,28 +2,26 @@
 //!
 //! The supervisor must go on when a disk does not: it tells the steward what is to be kept, and is told when
 //! that has been done. Of what is seen while nothing can be written, some minutes wait and the rest is lost; a
-//! change is then not made. The judge of canaries sits here too, because it sees what is kept.
+//! change is then not made. A rollback counts before it is kept, and what decides on it is not here.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::oneshot;
 use tracing::{error, info};
 
-use super::judge::Judge;
-use super::live::{Change, Overlay, Record};
+use super::live::{Overlay, Record};
 use super::observe::Observations;
 use super::state_dir::StateDir;
 use super::store::{Store, StoreError};
 use crate::config::{ConfigError, RuleConfig};
 use crate::supervisor::channel::AppReport;
 
-/// How often canaries are judged; workers tell what they see as often.
-const JUDGE_INTERVAL: Duration = Duration::from_secs(1);
 /// Observations that wait for the disk at a time; each worker sends one in a second.
 const BACKLOG: usize = 256;
 
@@ -32,7 +30,6 @@ const BACKLOG: usize = 256;
 pub struct Steward {
     /// `None` where nothing outlives the server.
     directory: Option<StateDir>,
-    overlay: Overlay,
     store: Store,
     /// The store did not take what it was last given, which has been said.
     complained: bool,
@@ -50,26 +47,26 @@ pub struct Beginning {
 /// What the steward is told or asked.
 enum Task {
     Observed(Observations),
-    Rules(Vec<RuleConfig>),
-    Inventory(Vec<AppReport>),
+    Inventory(Vec<AppReport>, Vec<RuleConfig>),
     Keep(Overlay, Record),
-    Counts(Overlay),
+    Restore {
+        overlay: Overlay,
+        refused: u64,
+    },
     Ask(Box<dyn FnOnce(&Store) + Send>),
     /// The last one; told when the directory is free.
     Finish(Sender<()>),
 }
 
-/// What the steward tells.
+/// A version has been kept, or why not.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Word {
-    /// A version has been kept, or why not.
-    Kept {
-        version: u64,
-        problem: Option<String>,
-    },
-    /// A canary is to be taken back; told again until it was.
-    Verdict(Change),
+pub struct Kept {
+    pub version: u64,
+    pub problem: Option<String>,
 }
+
+/// Versions that were given up while they may still be written.
+type Refused = Mutex<BTreeSet<u64>>;
 
 impl Steward {
     /// Takes the state directory, where there is to be one.
@@ -86,7 +83,6 @@ impl Steward {
         };
         let steward = Self {
             directory,
-            overlay: overlay.clone(),
             store,
             complained: false,
         };
@@ -97,70 +93,54 @@ impl Steward {
         })
     }
 
-    /// Starts the thread; `rules` are those of the configuration, `tell` is called on it.
+    /// Starts the thread, on which `tell` is called.
     ///
     /// # Errors
     /// Where the system has no thread to give.
-    pub fn start(
-        self,
-        rules: Vec<RuleConfig>,
-        tell: impl Fn(Word) + Send + 'static,
-    ) -> std::io::Result<Handle> {
+    pub fn start(self, tell: impl Fn(Kept) + Send + 'static) -> std::io::Result<Handle> {
         let (tasks, todo) = channel();
         let handle = Handle {
             tasks,
             waiting: Arc::default(),
+            refused: Arc::default(),
         };
-        let waiting = Arc::clone(&handle.waiting);
+        let (waiting, refused) = (Arc::clone(&handle.waiting), Arc::clone(&handle.refused));
         std::thread::Builder::new()
             .name("twinspan-steward".into())
-            .spawn(move || self.run(rules, &todo, &waiting, &tell))?;
+            .spawn(move || self.run(&todo, &waiting, &refused, &tell))?;
         Ok(handle)
     }
 
     fn run(
         mut self,
-        mut rules: Vec<RuleConfig>,
         todo: &Receiver<Task>,
         waiting: &AtomicUsize,
-        tell: &dyn Fn(Word),
+        refused: &Refused,
+        tell: &dyn Fn(Kept),
     ) {
-        let began = Instant::now();
-        let mut judge = Judge::new(&rules);
-        let mut due = JUDGE_INTERVAL;
-        loop {
-            let now = began.elapsed();
-            if now >= due {
-                for verdict in judge.verdicts(now, &self.overlay) {
-                    tell(Word::Verdict(verdict));
-                }
-                due = now + JUDGE_INTERVAL;
-            }
-            let task = match todo.recv_timeout(due.saturating_sub(now)) {
-                Ok(task) => task,
-                Err(RecvTimeoutError::Timeout) => continue,
-                Err(RecvTimeoutError::Disconnected) => return,
-            };
+        for task in todo {
             match task {
                 Task::Observed(observations) => {
                     waiting.fetch_sub(1, Relaxed);
-                    judge.observe(began.elapsed(), &observations);
                     let stored = self.store.record(unix_now(), &observations);
                     self.note(stored);
                 }
-                Task::Rules(new) => {
-                    judge = Judge::new(&new);
-                    rules = new;
-                }
-                Task::Inventory(apps) => {
+                Task::Inventory(apps, rules) => {
                     let stored = self.store.inventory(unix_now(), &apps, &rules);
                     self.note(stored);
                 }
-                Task::Counts(overlay) => self.overlay = overlay,
                 Task::Keep(overlay, record) => {
                     let version = overlay.version;
-                    let problem = self.keep(&overlay, &record).err();
-                    tell(Word::Kept { version, problem });
+                    let wanted = || !lock(refused).contains(&version);
+                    let problem = self.keep(&overlay, &record, wanted).err();
+                    tell(Kept { version, problem });
+                }
+                Task::Restore {
+                    overlay,
+                    refused: version,
+                } => {
+                    lock(refused).remove(&version);
+                    self.restore(&overlay, version);
                 }
                 Task::Ask(question) => question(&self.store),
                 Task::Finish(done) => {
@@ -173,15 +153,34 @@ impl Steward {
         }
     }
 
-    fn keep(&mut self, overlay: &Overlay, record: &Record) -> Result<(), String> {
-        if let Some(directory) = &self.directory {
-            let kept = directory.keep(overlay, record);
+    fn keep(
+        &mut self,
+        overlay: &Overlay,
+        record: &Record,
+        wanted: impl Fn() -> bool,
+    ) -> Result<(), String> {
+        if let Some(directory) = &mut self.directory {
+            let kept = directory.keep(overlay, record, wanted);
             kept.map_err(|error| error.to_string())?;
         }
         let stored = self.store.changed(record);
         // It is in the audit log, which is what counts.
         self.note(stored);
         Ok(())
+    }
+
+    fn restore(&mut self, overlay: &Overlay, refused: u64) {
+        if let Some(directory) = &mut self.directory
+            && let Err(error) = directory.restore(overlay)
+        {
+            let counts = overlay.version;
+            error!(
+                refused,
+                counts,
+                %error,
+                "a change that was refused is in the state directory, and would count after a restart"
+            );
+        }
     }
 
     /// A disk that is full is told once, not each second.
@@ -207,6 +206,7 @@ pub struct Handle {
     tasks: Sender<Task>,
     /// Observations that it has not come to yet.
     waiting: Arc<AtomicUsize>,
+    refused: Arc<Refused>,
 }
 
 impl fmt::Debug for Handle {
@@ -225,24 +225,20 @@ impl Handle {
         }
     }
 
-    /// Judges by other rules from now on.
-    pub fn rules(&self, rules: Vec<RuleConfig>) {
-        self.give(Task::Rules(rules));
+    /// Has kept which routes there are, and which of `rules` they are reached by.
+    pub fn inventory(&self, apps: Vec<AppReport>, rules: Vec<RuleConfig>) {
+        self.give(Task::Inventory(apps, rules));
     }
 
-    /// Has kept which routes there are.
-    pub fn inventory(&self, apps: Vec<AppReport>) {
-        self.give(Task::Inventory(apps));
-    }
-
-    /// Judges by what counts now.
-    pub fn counts(&self, overlay: Overlay) {
-        self.give(Task::Counts(overlay));
-    }
-
-    /// Has a version kept; [`Word::Kept`] tells what came of it.
+    /// Has a version kept; [`Kept`] tells what came of it.
     pub fn keep(&self, overlay: Overlay, record: Record) {
         self.give(Task::Keep(overlay, record));
+    }
+
+    /// Has `overlay` be what the next server finds, and not the version that was `refused` while it was kept.
+    pub fn restore(&self, overlay: Overlay, refused: u64) {
+        lock(&self.refused).insert(refused);
+        self.give(Task::Restore { overlay, refused });
     }
 
     /// Asks what is known; `None` where the server is ending.
@@ -273,6 +269,10 @@ impl Handle {
         // Nothing is kept of a server that has ended.
         let _ = self.tasks.send(task);
     }
+}
+
+fn lock(refused: &Refused) -> std::sync::MutexGuard<'_, BTreeSet<u64>> {
+    refused.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Seconds since 1970.
@@ -334,10 +334,51 @@ fn shell_word(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::live::{RolledBack, RuleOverlay};
+    use super::super::live::{Author, RolledBack, RuleOverlay};
     use super::*;
     use crate::config::RuleMatch;
     use crate::config::rule::{CanaryConfig, Percent, ShadowConfig, Sticky};
+
+    #[test]
+    fn a_change_that_was_given_up_while_the_disk_stalled_is_not_written_afterwards() {
+        let name = format!("twinspan-given-up-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let (tell, told) = channel();
+        let steward = Steward::open(Some(&path)).unwrap().steward;
+        let handle = steward.start(move |kept| tell.send(kept).unwrap()).unwrap();
+        let (answer, stalled) = channel::<()>();
+        handle.give(Task::Ask(Box::new(move |_| {
+            let _ = stalled.recv();
+        })));
+        for version in [1, 2] {
+            let overlay = Overlay {
+                version,
+                ..Overlay::default()
+            };
+            let record = Record {
+                at: 0,
+                version,
+                author: Author::Automatic,
+                rule: "items".into(),
+                was: None,
+                is: None,
+                reason: None,
+            };
+            handle.keep(overlay, record);
+            if version == 1 {
+                handle.restore(Overlay::default(), version);
+            }
+        }
+        drop(answer);
+        handle.finish(Duration::from_secs(60));
+        let kept: Vec<_> = told.iter().map(|it| (it.version, it.problem)).collect();
+        assert_eq!(kept, [(1, Some("it took too long".into())), (2, None)]);
+        let found = StateDir::open(&path).unwrap();
+        assert_eq!(found.overlay.version, 2);
+        let audit = std::fs::read_to_string(path.join("audit.jsonl")).unwrap();
+        assert_eq!(audit.lines().count(), 1, "{audit}");
+        std::fs::remove_dir_all(&path).unwrap();
+    }
 
     #[test]
     fn whoever_starts_a_server_learns_where_shares_are_not_those_of_the_file() {

@@ -6,8 +6,9 @@
 //! they have. Workers that come later begin with what counts when they are started, and are brought up to
 //! date when that has changed until they are ready.
 //!
-//! A rollback is told in the same way, but nobody can stand in its way: clients shall not stay with a broken
-//! application because a worker is stuck or a disk is full.
+//! Nobody can stand in the way of a rollback: clients shall not stay with a broken application because a
+//! worker is stuck, or a disk is full or does not answer. It is the next that is done whatever else was asked
+//! for, counts before it is kept, and a change that waits for the disk is given up for it.
 //!
 //! As in [`Supervisor`](super::Supervisor), what is decided is a function of what has happened.
 
@@ -71,10 +72,15 @@ pub(super) enum Event {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Action {
     Tell(WorkerId, ToWorker),
-    /// Write down the next version, and what was changed by whom; [`Event::Kept`] answers.
+    /// Write down a version, and what was changed by whom; [`Event::Kept`] answers.
     Keep {
         overlay: Overlay,
         record: Record,
+    },
+    /// A version that was to be kept does not count, and may be written or not: write down what does.
+    Restore {
+        overlay: Overlay,
+        refused: u64,
     },
     /// The change counts, or not; nothing more comes of this order.
     Answer {
@@ -95,6 +101,9 @@ pub(super) struct Changes {
     members: BTreeMap<WorkerId, Member>,
     queue: VecDeque<Order>,
     phase: Phase,
+    /// Rollbacks that count and are not known to be on the disk, by version: of which rule, and until when
+    /// nothing is said of it.
+    unkept: BTreeMap<u64, (String, Duration)>,
     /// The last version that was tried: no number is used twice, so that a late answer is not taken for
     /// one to another question.
     tried: u64,
@@ -146,10 +155,10 @@ struct Attempt {
     told: BTreeSet<WorkerId>,
 }
 
-impl Attempt {
+impl Order {
     /// Whether nobody can stand in its way.
     fn is_rollback(&self) -> bool {
-        matches!(self.order.change.edit, Edit::RollBack { .. })
+        matches!(self.change.edit, Edit::RollBack { .. })
     }
 }
 
@@ -162,6 +171,7 @@ impl Changes {
             members: BTreeMap::new(),
             queue: VecDeque::new(),
             phase: Phase::Idle,
+            unkept: BTreeMap::new(),
             now: Duration::ZERO,
             actions: Vec::new(),
         }
@@ -227,12 +237,14 @@ impl Changes {
 
     /// When the next [`Event::Tick`] is due.
     pub(super) fn wake_at(&self) -> Option<Duration> {
-        match self.phase {
+        let phase = match self.phase {
             Phase::Idle => None,
             Phase::Preparing { until, .. }
             | Phase::Keeping { until, .. }
             | Phase::Committing { until, .. } => Some(until),
-        }
+        };
+        let unkept = self.unkept.values().map(|(_, until)| *until);
+        unkept.chain(phase).min()
     }
 
     fn ordered(&mut self, order: Order) {
@@ -241,8 +253,18 @@ impl Changes {
             && self.pending().any(|pending| {
                 pending.author == order.author && pending.change.rule == order.change.rule
             });
-        if !again {
+        if again {
+            return;
+        }
+        if !order.is_rollback() {
             self.queue.push_back(order);
+            return;
+        }
+        let rollbacks = self.queue.iter().take_while(|order| order.is_rollback());
+        self.queue.insert(rollbacks.count(), order);
+        if matches!(self.phase, Phase::Keeping { .. }) {
+            let problem = "a rollback came before it was written";
+            self.not_kept(problem.into());
         }
     }
 
@@ -322,7 +344,7 @@ impl Changes {
         if let Phase::Preparing { attempt, .. } = &mut self.phase
             && attempt.told.remove(&worker)
             && member.is_some_and(|member| member.stage == Stage::Serving)
-            && !attempt.is_rollback()
+            && !attempt.order.is_rollback()
         {
             self.abort("it died");
         }
@@ -342,7 +364,7 @@ impl Changes {
         } = &mut self.phase
             && attempt.next.version == version
         {
-            has_say = waiting.remove(&worker) && !attempt.is_rollback();
+            has_say = waiting.remove(&worker) && !attempt.order.is_rollback();
         }
         match problem {
             Some(problem) if has_say => self.abort(&problem),
@@ -369,6 +391,12 @@ impl Changes {
     }
 
     fn kept(&mut self, version: u64, problem: Option<String>) {
+        if let Some((rule, _)) = self.unkept.remove(&version) {
+            if let Some(problem) = problem {
+                self.forgotten_by_a_restart(&rule, &problem);
+            }
+            return;
+        }
         let Phase::Keeping { attempt, .. } = &self.phase else {
             return;
         };
@@ -381,32 +409,44 @@ impl Changes {
         }
     }
 
+    /// The version may be written all the same, now or when the disk answers again, and shall not count at the
+    /// next start when it does not count now.
     fn not_kept(&mut self, problem: String) {
-        let Phase::Keeping { attempt, .. } = &self.phase else {
-            return;
-        };
-        if attempt.is_rollback() {
-            let rule = &attempt.order.change.rule;
-            self.actions.push(Action::Warn {
-                worker: None,
-                message: format!(
-                    "the rollback of rule `{rule}` cannot be kept and is forgotten by a restart: {problem}"
-                ),
-            });
-            self.commit();
-        } else {
+        if let Phase::Keeping { attempt, .. } = &self.phase {
+            let restore = Action::Restore {
+                overlay: self.overlay.clone(),
+                refused: attempt.next.version,
+            };
+            self.actions.push(restore);
             self.give_up(ChangeError::NotKept(problem));
         }
     }
 
+    fn forgotten_by_a_restart(&mut self, rule: &str, problem: &str) {
+        self.actions.push(Action::Warn {
+            worker: None,
+            message: format!(
+                "the rollback of rule `{rule}` counts but is not kept, a restart may forget it: {problem}"
+            ),
+        });
+    }
+
     fn enforce_limits(&mut self) {
+        while let Some((version, (rule, until))) = self.unkept.pop_first() {
+            if until > self.now {
+                // Those after it have been begun later.
+                self.unkept.insert(version, (rule, until));
+                break;
+            }
+            self.forgotten_by_a_restart(&rule, &not_written());
+        }
         match &mut self.phase {
             Phase::Preparing {
                 attempt,
                 waiting,
                 until,
             } if *until <= self.now && !waiting.is_empty() => {
-                if attempt.is_rollback() {
+                if attempt.order.is_rollback() {
                     waiting.clear();
                 } else {
                     let limit = ANSWER_LIMIT.as_secs();
@@ -414,8 +454,7 @@ impl Changes {
                 }
             }
             Phase::Keeping { until, .. } if *until <= self.now => {
-                let limit = KEEP_LIMIT.as_secs();
-                self.not_kept(format!("nothing was written within {limit} s"));
+                self.not_kept(not_written());
             }
             Phase::Committing { waiting, until, .. } if *until <= self.now => {
                 let silent = waiting.len();
@@ -449,14 +488,21 @@ impl Changes {
                     else {
                         return;
                     };
-                    self.actions.push(Action::Keep {
+                    let keep = Action::Keep {
                         overlay: attempt.next.clone(),
                         record: attempt.record.clone(),
-                    });
-                    self.phase = Phase::Keeping {
-                        attempt,
-                        until: self.now + KEEP_LIMIT,
                     };
+                    let until = self.now + KEEP_LIMIT;
+                    let rollback = attempt.order.is_rollback();
+                    if rollback {
+                        let rule = attempt.order.change.rule.clone();
+                        self.unkept.insert(attempt.next.version, (rule, until));
+                    }
+                    self.phase = Phase::Keeping { attempt, until };
+                    if rollback {
+                        self.commit();
+                    }
+                    self.actions.push(keep);
                 }
                 Phase::Committing { waiting, .. } if waiting.is_empty() => {
                     let Phase::Committing { order, changed, .. } =
@@ -586,6 +632,10 @@ impl Changes {
     }
 }
 
+fn not_written() -> String {
+    format!("nothing was written within {} s", KEEP_LIMIT.as_secs())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -688,6 +738,9 @@ mod tests {
                 assert_eq!(overlay.version, record.version);
                 format!("keep {}", overlay.version)
             }
+            Action::Restore { overlay, refused } => {
+                format!("restore {} for {refused}", overlay.version)
+            }
             Action::Answer { order, outcome } => match outcome {
                 Ok(changed) => format!(
                     "#{}: {} on {}",
@@ -746,6 +799,7 @@ mod tests {
         let silent = "#1: a worker cannot take on the change: it did not answer within 2 s";
         let not_kept = "#1: the change cannot be kept: no space left";
         let slow = "#1: the change cannot be kept: nothing was written within 10 s";
+        let restore = "restore 0 for 1";
         let gone = Event::Gone(B);
         for end in [
             &[(0, no(B, 1), &["1:abort 1", refused][..])][..],
@@ -759,13 +813,14 @@ mod tests {
             &[
                 (0, yes(A, 1), &[]),
                 (0, yes(B, 1), &["keep 1"]),
-                (0, full(1), &["1:abort 1", "2:abort 1", not_kept]),
+                (0, full(1), &[restore, "1:abort 1", "2:abort 1", not_kept]),
             ],
             &[
                 (0, yes(A, 1), &[]),
                 (0, yes(B, 1), &["keep 1"]),
                 (9, Event::Tick, &[]),
-                (10, Event::Tick, &["1:abort 1", "2:abort 1", slow]),
+                (10, Event::Tick, &[restore, "1:abort 1", "2:abort 1", slow]),
+                (11, kept(1), &[]),
             ],
         ] {
             let begin = (0, set(1, "25"), &["1:prepare 1", "2:prepare 1"][..]);
@@ -820,35 +875,82 @@ mod tests {
     #[test]
     fn a_rollback_passes_workers_that_are_silent_dead_or_unwilling_and_a_full_disk() {
         let prepare: &[&str] = &["1:prepare 1", "2:prepare 1"];
-        let unkept = "warn: the rollback of rule `items` cannot be kept and is forgotten by a restart: no space left";
+        let unkept = "warn: the rollback of rule `items` counts but is not kept, a restart may forget it: no space left";
+        let slow = "warn: the rollback of rule `items` counts but is not kept, a restart may forget it: nothing was \
+                    written within 10 s";
         let unwilling = "warn: a worker does not take on version 1: not here";
         let lost = "warn: 1 of the workers have not said that they have taken on a change";
+        let all: &[&str] = &["1:commit 1", "2:commit 1", "keep 1"];
         for steps in [
             &[
                 (0, roll_back(1), prepare),
                 (0, yes(A, 1), &[]),
-                (2, Event::Tick, &["keep 1"]),
-                (2, full(1), &[unkept, "1:commit 1", "2:commit 1"]),
+                (2, Event::Tick, all),
+                (2, full(1), &[unkept]),
                 (2, done(A, 1), &[]),
                 (4, Event::Tick, &[lost, "#1: 1 on 1"]),
             ][..],
             &[
                 (0, roll_back(1), prepare),
+                (0, yes(A, 1), &[]),
+                (0, yes(B, 1), all),
+                (0, done(A, 1), &[]),
+                (0, done(B, 1), &["#1: 1 on 2"]),
+                (9, Event::Tick, &[]),
+                (10, Event::Tick, &[slow]),
+                (11, kept(1), &[]),
+            ],
+            &[
+                (0, roll_back(1), prepare),
                 (0, Event::Gone(B), &[]),
-                (0, yes(A, 1), &["keep 1"]),
-                (0, kept(1), &["1:commit 1"]),
+                (0, yes(A, 1), &["1:commit 1", "keep 1"]),
+                (0, kept(1), &[]),
                 (0, done(A, 1), &["#1: 1 on 1"]),
             ],
             &[
                 (0, roll_back(1), prepare),
                 (0, no(B, 1), &[unwilling]),
-                (0, yes(A, 1), &["keep 1"]),
-                (0, kept(1), &["1:commit 1"]),
+                (0, yes(A, 1), &["1:commit 1", "keep 1"]),
+                (0, kept(1), &[]),
                 (0, done(A, 1), &["#1: 1 on 1"]),
             ],
         ] {
-            assert_eq!(canary(&play(steps)), "0");
+            let changes = play(steps);
+            assert_eq!(canary(&changes), "0");
+            assert_eq!(changes.wake_at(), None);
         }
+    }
+
+    #[test]
+    fn a_rollback_waits_for_no_change_that_waits_for_the_disk_and_for_none_that_is_only_wanted() {
+        let overtaken = "#1: the change cannot be kept: a rollback came before it was written";
+        let latched = "#2: rule `items` was rolled back (too slow): reset it first";
+        let changes = play(&[
+            (0, set(1, "25"), &["1:prepare 1", "2:prepare 1"]),
+            (0, yes(A, 1), &[]),
+            (0, yes(B, 1), &["keep 1"]),
+            (0, set(2, "50"), &[]),
+            (
+                1,
+                roll_back(3),
+                &[
+                    "restore 0 for 1",
+                    "1:abort 1",
+                    "2:abort 1",
+                    overtaken,
+                    "1:prepare 2",
+                    "2:prepare 2",
+                ],
+            ),
+            (1, yes(A, 2), &[]),
+            (1, yes(B, 2), &["1:commit 2", "2:commit 2", "keep 2"]),
+            // The disk answers again.
+            (1, kept(1), &[]),
+            (1, kept(2), &[]),
+            (1, done(A, 2), &[]),
+            (1, done(B, 2), &["#3: 2 on 2", latched]),
+        ]);
+        assert_eq!(canary(&changes), "0");
     }
 
     #[test]
@@ -866,8 +968,8 @@ mod tests {
             (0, automatic(1), &["1:prepare 1", "2:prepare 1"]),
             (1, automatic(2), &[]),
             (1, yes(A, 1), &[]),
-            (1, yes(B, 1), &["keep 1"]),
-            (1, kept(1), &["1:commit 1", "2:commit 1"]),
+            (1, yes(B, 1), &["1:commit 1", "2:commit 1", "keep 1"]),
+            (1, kept(1), &[]),
             (1, done(A, 1), &[]),
             (1, done(B, 1), &["#1: 1 on 2"]),
         ]);

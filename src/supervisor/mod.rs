@@ -127,6 +127,8 @@ pub enum Action {
     Kill(WorkerId),
     /// Tell people that the server is up.
     Announce,
+    /// The reload has come to nothing: start workers as before it.
+    Restore,
     Log {
         level: Level,
         /// The one that the message is about.
@@ -542,6 +544,7 @@ impl Supervisor {
             .values()
             .filter(|worker| worker.serves() && worker.generation < self.generation)
             .count();
+        self.actions.push(Action::Restore);
         self.actions.push(Action::Log {
             level: Level::Error,
             worker: None,
@@ -1003,6 +1006,7 @@ mod tests {
                     Action::Drain(worker) => format!("drain {worker}"),
                     Action::Kill(worker) => format!("kill {worker}"),
                     Action::Announce => "announce".into(),
+                    Action::Restore => "restore".into(),
                     Action::Exit { exit, cause } => match cause {
                         Some(cause) => format!("exit {}: {}", exit.code(), cause.problem),
                         None => format!("exit {}", exit.code()),
@@ -1368,7 +1372,7 @@ mod tests {
         let mut server = Server::running(2);
         server.signal(Signal::Hangup);
         server.failed(2, FailureKind::Application, "syntax error in shop.py");
-        assert_eq!(server.exited(2, 3), nothing());
+        assert_eq!(server.exited(2, 3), ["restore"]);
         assert!(server.logged("syntax error in shop.py"));
         assert!(server.logged("2 of 2 workers go on as they were"));
         assert!(server.supervisor.status().ready);
@@ -1526,7 +1530,7 @@ mod tests {
         assert_eq!(server.stuck(1), nothing());
         assert_eq!(server.wait(BACKOFF_FIRST), nothing(), "its turn comes");
         server.failed(2, FailureKind::Application, "syntax error in shop.py");
-        assert_eq!(server.exited(2, 3), ["spawn 3 in 1"]);
+        assert_eq!(server.exited(2, 3), ["restore", "spawn 3 in 1"]);
         assert!(server.logged("reload given up"));
         assert_eq!(server.ready(3), ["drain 1"]);
         server.exited(1, 0);

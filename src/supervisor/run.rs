@@ -23,8 +23,9 @@ use crate::drain::Drain;
 use crate::error::Exit;
 use crate::listen::{BindError, Listener};
 use crate::metrics::Snapshot;
+use crate::migrate::judge::Judge;
 use crate::migrate::live::{Author, Change, ChangeError, Changed, Edit, Overlay};
-use crate::migrate::steward::{self, Steward, Word};
+use crate::migrate::steward::{self, Kept, Steward};
 use crate::migrate::store::Store;
 use crate::worker;
 
@@ -33,6 +34,8 @@ use crate::worker;
 const STARTUP_MARGIN: Duration = Duration::from_secs(15);
 /// A worker that does not answer within this is counted as it was when it last did.
 const COLLECT_LIMIT: Duration = Duration::from_millis(500);
+/// How often canaries are judged; workers tell what they see as often.
+const JUDGE_INTERVAL: Duration = Duration::from_secs(1);
 /// What the disk may take for the last that is to be kept.
 const FINISH_LIMIT: Duration = Duration::from_secs(5);
 
@@ -240,15 +243,23 @@ impl Control {
 struct Server {
     supervisor: Supervisor,
     began: Instant,
-    settings: serde_json::Value,
+    /// What workers are started with.
+    configured: Arc<Configured>,
+    /// What they were started with before the reload that is under way.
+    before: Option<Arc<Configured>>,
+    /// What the workers that serve were started with, the oldest first.
+    serving: Vec<Arc<Configured>>,
     changes: Changes,
+    /// On this loop, because no disk can hold it up here; a look at a rule takes some microseconds.
+    judge: Judge,
+    judge_at: Instant,
     /// Those who wait for a change.
     orders: HashMap<changes::OrderId, Reply>,
     next_order: changes::OrderId,
     /// By rule, since the server began.
     rollbacks: BTreeMap<String, u64>,
     steward: steward::Handle,
-    words: mpsc::UnboundedReceiver<Word>,
+    kept: mpsc::UnboundedReceiver<Kept>,
     live: watch::Sender<Arc<LiveRules>>,
     command: WorkerCommand,
     listeners: Arc<[Listener]>,
@@ -268,7 +279,9 @@ struct Server {
 
 struct Worker {
     pid: Option<i32>,
+    configured: Arc<Configured>,
     ready: bool,
+    leaving: bool,
     counters: Snapshot,
 }
 
@@ -289,7 +302,7 @@ impl Server {
         command: WorkerCommand,
         listeners: Vec<Listener>,
     ) -> io::Result<(Self, Control)> {
-        let Configured { settings, rules } = configured;
+        let rules = configured.rules.clone();
         let steward::Beginning {
             steward,
             overlay,
@@ -298,9 +311,9 @@ impl Server {
         for line in steward::greetings(&overlay, &rules) {
             warn!("{line}");
         }
-        let (tell, words) = mpsc::unbounded_channel();
+        let (tell, kept) = mpsc::unbounded_channel();
         // Nobody listens when the supervisor is ending.
-        let steward = steward.start(rules.clone(), move |word| drop(tell.send(word)))?;
+        let steward = steward.start(move |kept| drop(tell.send(kept)))?;
         let (live, watched_live) = watch::channel(Arc::new(LiveRules {
             rules: rules.clone(),
             overlay: overlay.clone(),
@@ -311,13 +324,17 @@ impl Server {
         let server = Self {
             supervisor: Supervisor::new(plan),
             began: Instant::now(),
-            settings,
+            configured: Arc::new(configured),
+            before: None,
+            serving: Vec::new(),
+            judge: Judge::new(&rules),
+            judge_at: Instant::now() + JUDGE_INTERVAL,
             changes: Changes::new(overlay, rules),
             orders: HashMap::new(),
             next_order: 0,
             rollbacks: BTreeMap::new(),
             steward,
-            words,
+            kept,
             live,
             command,
             listeners: listeners.into(),
@@ -351,7 +368,10 @@ impl Server {
         let mut child_ended = signal(SignalKind::child())?;
         let mut ended = self.step(Event::Start, &announce);
         while ended.is_none() {
+            // Here and not below, where anything that is always there would come first.
+            self.judge();
             let wake = self.began + self.supervisor.wake_at();
+            let wake = wake.min(self.judge_at);
             let collected = self.collection.as_ref().map_or(wake, |it| it.until);
             let changed = self.changes.wake_at().map_or(wake, |at| self.began + at);
             ended = tokio::select! {
@@ -370,8 +390,8 @@ impl Server {
                     None
                 }
                 Some((worker, notice)) = self.notices.recv() => self.notice(worker, notice, &announce),
-                Some(word) = self.words.recv() => {
-                    self.listen(word);
+                Some(Kept { version, problem }) = self.kept.recv() => {
+                    self.change(changes::Event::Kept { version, problem });
                     None
                 }
                 Some(asked) = self.requests.recv() => {
@@ -399,11 +419,10 @@ impl Server {
             return true;
         }
         match reread() {
-            Ok(Configured { settings, rules }) => {
-                self.settings = settings;
-                self.steward.rules(rules.clone());
-                self.changes.set_rules(rules);
-                self.publish();
+            Ok(configured) => {
+                let before = std::mem::replace(&mut self.configured, Arc::new(configured));
+                // Where another reload is under way, what was before that one is what is known to work.
+                self.before.get_or_insert(before);
             }
             Err(problem) => {
                 error!("no reload, the workers serve as before\n{problem}");
@@ -436,10 +455,15 @@ impl Server {
                     }
                     Action::Drain(worker) => {
                         self.children.tell(worker, ToWorker::Drain);
-                        self.change(changes::Event::Leaving(worker));
+                        self.leaves(worker);
                     }
                     Action::Kill(worker) => self.children.kill(worker),
                     Action::Announce => announce(&self.listeners, &self.apps),
+                    Action::Restore => {
+                        if let Some(before) = self.before.take() {
+                            self.configured = before;
+                        }
+                    }
                     Action::Log {
                         level,
                         worker,
@@ -466,13 +490,57 @@ impl Server {
             // Whoever connects now goes to another server, or learns that there is none.
             self.listeners = [].into();
         }
+        self.follow_rules();
+        if !status.reloading && self.before.take().is_some() && !status.stopping {
+            // Whoever has written other shares in the file learns which count.
+            for line in steward::greetings(self.changes.overlay(), self.changes.rules()) {
+                warn!("{line}");
+            }
+        }
         self.status.send_replace(status);
         None
     }
 
+    /// The rules that can be changed and are judged are those of the workers that serve; while nobody does, those
+    /// of the next. They are more than one configuration has while a reload is under way, or was given up halfway.
+    fn follow_rules(&mut self) {
+        let serving = |(_, worker): &(&WorkerId, &Worker)| worker.ready && !worker.leaving;
+        let mut workers: Vec<_> = self.workers.iter().filter(serving).collect();
+        workers.sort_by_key(|(id, _)| **id);
+        let mut serving: Vec<&Arc<Configured>> = Vec::new();
+        for (_, worker) in workers {
+            if !serving.iter().any(|it| Arc::ptr_eq(it, &worker.configured)) {
+                serving.push(&worker.configured);
+            }
+        }
+        if serving.is_empty() {
+            serving.push(&self.configured);
+        }
+        let same = |(left, right): (&&Arc<_>, &Arc<_>)| Arc::ptr_eq(left, right);
+        if serving.len() == self.serving.len() && serving.iter().zip(&self.serving).all(same) {
+            return;
+        }
+        self.serving = serving.into_iter().cloned().collect();
+        let rules = together(&self.serving);
+        if rules != self.changes.rules() {
+            self.judge.watch(&rules);
+            self.steward.inventory(self.apps.clone(), rules.clone());
+            self.changes.set_rules(rules);
+            self.publish();
+        }
+    }
+
+    /// The worker drains.
+    fn leaves(&mut self, id: WorkerId) {
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.leaving = true;
+        }
+        self.change(changes::Event::Leaving(id));
+    }
+
     fn spawn(&mut self, id: WorkerId, slot: usize, generation: u64) -> io::Result<()> {
         let start = Start {
-            config: self.settings.clone(),
+            config: self.configured.settings.clone(),
             slot,
             generation,
             overlay: self.changes.overlay().clone(),
@@ -487,7 +555,9 @@ impl Server {
             id,
             Worker {
                 pid,
+                configured: Arc::clone(&self.configured),
                 ready: false,
+                leaving: false,
                 counters: Snapshot::default(),
             },
         );
@@ -529,7 +599,8 @@ impl Server {
     fn said(&mut self, id: WorkerId, message: FromWorker) -> Event {
         match message {
             FromWorker::Ready(ready) => {
-                self.steward.inventory(ready.apps.clone());
+                let rules = self.changes.rules().to_vec();
+                self.steward.inventory(ready.apps.clone(), rules);
                 self.apps = ready.apps;
                 if self.warnings != ready.warnings {
                     for warning in &ready.warnings {
@@ -563,6 +634,7 @@ impl Server {
                 Event::Heard(id)
             }
             FromWorker::Observed(observations) => {
+                self.judge.observe(self.began.elapsed(), &observations);
                 self.steward.observe(observations);
                 Event::Heard(id)
             }
@@ -575,7 +647,7 @@ impl Server {
                 Event::Heard(id)
             }
             FromWorker::Draining => {
-                self.change(changes::Event::Leaving(id));
+                self.leaves(id);
                 Event::Draining(id)
             }
             FromWorker::Stuck { app } => Event::Stuck { worker: id, app },
@@ -614,16 +686,17 @@ impl Server {
         }
     }
 
-    /// Takes in what the steward says.
-    fn listen(&mut self, word: Word) {
-        match word {
-            Word::Kept { version, problem } => {
-                self.change(changes::Event::Kept { version, problem });
-            }
-            Word::Verdict(change) => {
-                let order = self.order(change, Author::Automatic);
-                self.change(changes::Event::Ordered(order));
-            }
+    /// Takes back the canaries that are worse than what they replace, when it is time to look at them.
+    fn judge(&mut self) {
+        let now = Instant::now();
+        if now < self.judge_at {
+            return;
+        }
+        self.judge_at = now + JUDGE_INTERVAL;
+        let overlay = self.changes.overlay();
+        for change in self.judge.verdicts(self.began.elapsed(), overlay) {
+            let order = self.order(change, Author::Automatic);
+            self.change(changes::Event::Ordered(order));
         }
     }
 
@@ -633,6 +706,9 @@ impl Server {
             match action {
                 changes::Action::Tell(worker, message) => self.children.tell(worker, message),
                 changes::Action::Keep { overlay, record } => self.steward.keep(overlay, record),
+                changes::Action::Restore { overlay, refused } => {
+                    self.steward.restore(overlay, refused);
+                }
                 changes::Action::Warn { worker, message } => {
                     let pid = worker.and_then(|id| self.workers.get(&id)?.pid);
                     warn!(pid, "{message}");
@@ -680,7 +756,6 @@ impl Server {
 
     /// Shows how the rules are now.
     fn publish(&self) {
-        self.steward.counts(self.changes.overlay().clone());
         self.live.send_replace(Arc::new(LiveRules {
             rules: self.changes.rules().to_vec(),
             overlay: self.changes.overlay().clone(),
@@ -742,11 +817,33 @@ impl Server {
     }
 }
 
+/// The rules of workers with several configurations, each name once: of two that share it the first, unless the
+/// other can be taken back and it cannot.
+fn together(configurations: &[Arc<Configured>]) -> Vec<RuleConfig> {
+    if let [only] = configurations {
+        return only.rules.clone();
+    }
+    let hold = |rule: &RuleConfig| {
+        let canary = rule.canary.as_ref();
+        canary.map(|canary| canary.rollback.is_some())
+    };
+    let mut rules: Vec<RuleConfig> = Vec::new();
+    for rule in configurations.iter().flat_map(|it| &it.rules) {
+        match rules.iter_mut().find(|it| it.name == rule.name) {
+            None => rules.push(rule.clone()),
+            Some(known) if hold(known) < hold(rule) => *known = rule.clone(),
+            Some(_) => {}
+        }
+    }
+    rules
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
     use std::net::{SocketAddr, TcpStream};
     use std::path::{Path, PathBuf};
+    use std::sync::Mutex;
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use serde_json::json;
@@ -889,6 +986,8 @@ mod tests {
         signals: mpsc::UnboundedSender<Signal>,
         control: Control,
         script: PathBuf,
+        /// What the next reload reads.
+        next: Arc<Mutex<Configured>>,
         announced: mpsc::UnboundedReceiver<()>,
         task: tokio::task::JoinHandle<Ended>,
     }
@@ -942,9 +1041,10 @@ mod tests {
                 settings: json!({"script": &path}),
                 rules: rules(),
             };
+            let next = Arc::new(Mutex::new(configured.clone()));
             let reread = {
-                let configured = configured.clone();
-                move || Ok(configured.clone())
+                let next = Arc::clone(&next);
+                move || Ok(next.lock().unwrap().clone())
             };
             let beginning = Steward::open(state).unwrap();
             let listeners = vec![listener];
@@ -959,6 +1059,7 @@ mod tests {
                 signals,
                 control,
                 script: path,
+                next,
                 announced,
                 task,
             }
@@ -1028,6 +1129,18 @@ mod tests {
         async fn until(&self, condition: impl Fn(Status) -> bool) {
             let mut status = self.control.status.clone();
             status.wait_for(|now| condition(*now)).await.unwrap();
+        }
+
+        /// Until the server has taken the canary back by itself.
+        async fn rolled_back(&self) {
+            let mut live = self.control.live.clone();
+            let rolled_back = |live: &Arc<LiveRules>| {
+                let state = live.overlay.state(&rules()[0]);
+                state.rolled_back.is_some()
+            };
+            let waiting = live.wait_for(rolled_back);
+            let limit = Duration::from_secs(8);
+            tokio::time::timeout(limit, waiting).await.unwrap().unwrap();
         }
 
         async fn end(self) -> Ended {
@@ -1312,17 +1425,105 @@ mod tests {
     async fn a_canary_that_fails_is_taken_back_on_every_worker() {
         let server = Fixture::running(2).await;
         server.ask("observe failures").await.unwrap();
-        let mut live = server.control.live.clone();
-        let rolled_back = |live: &Arc<LiveRules>| {
-            let state = live.overlay.state(&live.rules[0]);
-            state.rolled_back.is_some()
-        };
-        live.wait_for(rolled_back).await.unwrap();
+        server.rolled_back().await;
         assert!(server.all_have("0", 2).await);
         let changes = server.control.known(|store| store.changes(9).unwrap());
         let authors: Vec<_> = changes.await.unwrap().iter().map(|it| it.author).collect();
         assert_eq!(authors, [Author::Automatic]);
         server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_canary_that_fails_is_taken_back_while_the_disk_does_not_answer() {
+        let state = Scratch::new();
+        let server = Fixture::running_in(2, Some(&state.0)).await;
+        let (begun, stalls) = oneshot::channel();
+        let (answer, stalled) = std::sync::mpsc::channel::<()>();
+        let control = server.control.clone();
+        let disk = tokio::spawn(async move {
+            let stall = move |_: &Store| (begun.send(()), stalled.recv());
+            control.known(stall).await
+        });
+        stalls.await.unwrap();
+        server.ask("observe failures").await.unwrap();
+        server.rolled_back().await;
+        assert!(server.all_have("0", 2).await);
+        drop(answer);
+        disk.await.unwrap().unwrap().0.unwrap();
+        server.stop().await;
+        let server = Fixture::running_in(1, Some(&state.0)).await;
+        assert!(server.all_have("0", 1).await, "it is kept afterwards");
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_reload_that_fails_leaves_the_rules_as_they_were() {
+        let server = Fixture::running(1).await;
+        std::fs::write(&server.script, "fail syntax error").unwrap();
+        let before = {
+            let mut next = server.next.lock().unwrap();
+            let before = next.clone();
+            next.rules[0].name = "renamed".into();
+            next.settings = json!({"script": "/no/such/file"});
+            before
+        };
+        server.signals.send(Signal::Hangup).unwrap();
+        server
+            .until(|status| status.generation == 1 && !status.reloading)
+            .await;
+        assert_eq!(server.control.live().rules, rules());
+        // The judge watches them, and workers to come get the settings that are known to work.
+        server.ask("observe failures").await.unwrap();
+        server.rolled_back().await;
+        std::fs::write(&server.script, "serve two").unwrap();
+        let _ = server.ask("die").await;
+        assert!(server.ask("").await.unwrap().starts_with("two "));
+        let reset = server.change(Edit::Reset).await.unwrap();
+        assert_eq!(reset.workers, 1);
+        // And the next reload can bring others.
+        let mut renamed = before;
+        renamed.rules[0].name = "renamed".into();
+        *server.next.lock().unwrap() = renamed;
+        server.signals.send(Signal::Hangup).unwrap();
+        server
+            .until(|status| status.generation == 2 && !status.reloading)
+            .await;
+        assert_eq!(server.control.live().rules[0].name, "renamed");
+        server.stop().await;
+    }
+
+    #[test]
+    fn workers_of_two_configurations_have_the_rules_of_both() {
+        let configured = |rules: &[RuleConfig]| {
+            Arc::new(Configured {
+                settings: json!({}),
+                rules: rules.to_vec(),
+            })
+        };
+        let items = rules().remove(0);
+        let named = |name: &str, rule: &RuleConfig| RuleConfig {
+            name: name.into(),
+            ..rule.clone()
+        };
+        let mut plain = items.clone();
+        plain.canary = None;
+        let mut later = items.clone();
+        later.origin = "twinspan.toml:9".into();
+        let old = configured(&[
+            named("gone", &items),
+            items.clone(),
+            named("steered", &plain),
+        ]);
+        let new = configured(&[later, named("steered", &items), named("added", &plain)]);
+        assert_eq!(
+            together(&[old, new]),
+            [
+                named("gone", &items),
+                items.clone(),
+                named("steered", &items),
+                named("added", &plain)
+            ]
+        );
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import stat
 import threading
 from typing import TYPE_CHECKING
@@ -289,6 +290,8 @@ def test_a_canary_that_fails_is_taken_back_by_the_server(
     assert "faulty" in line.string
     assert answers(server, "/faulty") == {"old"}
     assert 'twinspan_canary_percent{rule="faulty"} 0.00' in admin.get("/metrics").text
+    # It counts before it is on the disk; this is answered when it is there.
+    assert admin.get("/migrate").status_code == 200
     audit = [
         json.loads(line) for line in (server.cwd / "state" / "audit.jsonl").read_text().splitlines()
     ]
@@ -315,6 +318,12 @@ def test_a_restart_keeps_what_was_changed(command: StartCommand, tmp_path: Path)
     server.wait_for_line(r"rule `items`: canary 100 %, changed live; twinspan.toml:\d+ says 0 %")
     assert answers(server, users=3) == {"new"}
     assert (tmp_path / "state" / "admin-token").read_text() == token
+    # Whoever writes another share into the file learns that it does not count.
+    file = tmp_path / "twinspan.toml"
+    file.write_text(file.read_text().replace("percent = 0,", "percent = 5,"))
+    server.send_signal(signal.SIGHUP)
+    server.wait_for_line(r"rule `items`: canary 100 %, changed live; twinspan.toml:\d+ says 5 %")
+    assert answers(server, users=3) == {"new"}
     second = command(*FOR_TESTS, ready=False)
     assert second.wait() == 2
     assert "another server uses" in second.text
