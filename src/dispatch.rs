@@ -231,8 +231,8 @@ impl Dispatcher {
             None => (app, app.application.call(request).await),
             Some(trail) => {
                 let prefix = forwarded.prefix.as_deref();
-                self.follow((rule, app), request, trail, prefix, record)
-                    .await
+                // Boxed, so that requests without policies do not carry its size along.
+                Box::pin(self.follow((rule, app), request, trail, prefix, record)).await
             }
         };
         if has_interim {
