@@ -142,7 +142,7 @@ impl Dispatcher {
                 close: true,
             });
         }
-        let declared = fit(&mut response, record.is_head).unwrap_or_else(|misfit| {
+        let declared = fit(&mut response, record.is_head()).unwrap_or_else(|misfit| {
             let app = record.app.as_ref().map_or("", |app| &app.name);
             error!(app, problem = %misfit, "a response was not sent");
             response = internal_error();
@@ -546,7 +546,6 @@ struct Record {
     complete: bool,
     /// A broken response resets the connection.
     resets_connection: bool,
-    is_head: bool,
     unread: Option<Unread>,
     line: Option<Line>,
 }
@@ -559,7 +558,6 @@ struct Unread {
 
 /// What the access log says of the request.
 struct Line {
-    method: Method,
     uri: Uri,
     version: Version,
     client: Option<SocketAddr>,
@@ -581,7 +579,6 @@ impl Record {
         control.request_began();
         let now = Instant::now();
         let line = dispatcher.access_log.is_some().then(|| Line {
-            method: head.method.clone(),
             uri: head.uri.clone(),
             version: head.version,
             client: conn.peer,
@@ -604,10 +601,13 @@ impl Record {
             sent: 0,
             complete: false,
             resets_connection: true,
-            is_head: head.method == Method::HEAD,
             unread: None,
             line,
         }
+    }
+
+    fn is_head(&self) -> bool {
+        self.method == Method::HEAD
     }
 
     fn seen_from(&mut self, origin: Origin) {
@@ -736,7 +736,7 @@ impl Drop for Record {
             let target = line.uri.path_and_query();
             log.log(&Entry {
                 client: line.client,
-                method: &line.method,
+                method: &self.method,
                 target: target.map_or("", |target| target.as_str()),
                 version: line.version,
                 status: self.status,
@@ -850,7 +850,7 @@ impl http_body::Body for Tracked {
 
 impl Drop for Tracked {
     fn drop(&mut self) {
-        let bodiless = self.record.is_head || is_bodiless(self.record.status);
+        let bodiless = self.record.is_head() || is_bodiless(self.record.status);
         self.record.complete |= bodiless || http_body::Body::is_end_stream(self);
     }
 }

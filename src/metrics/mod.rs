@@ -241,6 +241,11 @@ impl Counter {
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }
+
+    /// What was counted since this was last asked.
+    pub fn take(&self) -> u64 {
+        self.0.swap(0, Relaxed)
+    }
 }
 
 /// A number of things that there are now.
@@ -265,20 +270,28 @@ impl Gauge {
 
 /// Durations by upper bound, see [`DURATION_BOUNDS`].
 #[derive(Debug, Default)]
-struct Histogram {
+pub(crate) struct Histogram {
     /// The last bucket takes what is above every bound.
     buckets: [Counter; DURATION_BOUNDS.len() + 1],
     sum_nanos: Counter,
 }
 
 impl Histogram {
-    fn observe(&self, duration: Duration) {
+    pub(crate) fn observe(&self, duration: Duration) {
         let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         let bucket = DURATION_BOUNDS.partition_point(|bound| bound.nanos < nanos);
         if let Some(counter) = self.buckets.get(bucket) {
             counter.add(1);
         }
         self.sum_nanos.add(nanos);
+    }
+
+    /// What was observed since this was last asked: counts per bucket, and the sum.
+    pub(crate) fn take(&self) -> ([u64; DURATION_BOUNDS.len() + 1], u64) {
+        (
+            self.buckets.each_ref().map(Counter::take),
+            self.sum_nanos.take(),
+        )
     }
 
     fn value(&self) -> Value {

@@ -1,12 +1,11 @@
 //! What each route of an application answers: counted here, told by the difference, added up elsewhere.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::Method;
 
-use super::DURATION_BOUNDS;
+use super::{Counter, Histogram};
 use crate::app::RouteTable;
 use crate::migrate::observe::{Tally, Traffic};
 
@@ -91,35 +90,26 @@ impl AppTraffic {
 /// A [`Tally`] that several threads add to.
 #[derive(Debug, Default)]
 pub struct TallyCounters {
-    errors: AtomicU64,
-    nanos: AtomicU64,
-    buckets: [AtomicU64; DURATION_BOUNDS.len() + 1],
+    errors: Counter,
+    durations: Histogram,
 }
 
 impl TallyCounters {
     pub fn observe(&self, failed: bool, elapsed: Duration) {
-        let nanos = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
-        let bucket = DURATION_BOUNDS.partition_point(|bound| bound.nanos < nanos);
-        if let Some(counter) = self.buckets.get(bucket) {
-            counter.fetch_add(1, Relaxed);
-        }
-        self.nanos.fetch_add(nanos, Relaxed);
+        self.durations.observe(elapsed);
         if failed {
-            self.errors.fetch_add(1, Relaxed);
+            self.errors.add(1);
         }
     }
 
     /// What was added since this was last asked; `None` where that is nothing.
     pub fn take(&self) -> Option<Tally> {
-        let buckets = std::array::from_fn(|bucket| {
-            let counter = self.buckets.get(bucket);
-            counter.map_or(0, |counter| counter.swap(0, Relaxed))
-        });
+        let (buckets, nanos) = self.durations.take();
         let requests = buckets.iter().sum();
         (requests > 0).then(|| Tally {
             requests,
-            errors: self.errors.swap(0, Relaxed),
-            nanos: self.nanos.swap(0, Relaxed),
+            errors: self.errors.take(),
+            nanos,
             buckets,
         })
     }
