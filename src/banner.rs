@@ -2,7 +2,7 @@
 
 use crate::app::{BridgeReport, LocalAddr};
 use crate::config::Config;
-use crate::config::rule::{Conditions, Location};
+use crate::config::rule::Location;
 use crate::supervisor::channel::AppReport;
 
 /// Where the applications run.
@@ -68,7 +68,7 @@ fn describe(config: &Config, app: &AppReport) -> String {
         if !matches.location.is_everywhere() && matches.owned {
             said.push_str(" (what it owns there)");
         }
-        if matches.conditions != Conditions::default() {
+        if !matches.conditions.is_empty() {
             said = format!("{said} where {}", matches.conditions);
         }
         if let Some(canary) = &rule.canary {

@@ -13,6 +13,7 @@
 //! read them alike. `*` (RFC 9112 §3.2.4) belongs to the catch-all.
 
 use std::borrow::Cow;
+use std::cell::LazyCell;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -294,15 +295,12 @@ pub struct Router {
 /// The shares of all rules, in their order.
 #[derive(Debug)]
 pub struct Live {
-    /// That of the [`Overlay`].
-    pub version: u64,
     shares: Vec<Shares>,
 }
 
 impl Live {
     fn new(rules: &[RuleConfig], overlay: &Overlay) -> Self {
         Self {
-            version: overlay.version,
             shares: rules.iter().map(|rule| overlay.shares(rule)).collect(),
         }
     }
@@ -386,7 +384,7 @@ impl Router {
                     || rule.conditions.as_ref().is_some_and(Conditions::asks_host)
             }),
             rules,
-            live: ArcSwap::from_pointee(Live { version: 0, shares }),
+            live: ArcSwap::from_pointee(Live { shares }),
         }
     }
 
@@ -403,13 +401,14 @@ impl Router {
     ) -> Result<Self, RulesError> {
         let mut owned_before = false;
         let mut built = Vec::with_capacity(rules.len());
+        let compile = |table: &Result<RouteTable, RoutesError>| {
+            let table = table.as_ref().map_err(Clone::clone)?;
+            RouteIndex::compile(table).map(Arc::new)
+        };
+        // Once for each application, and only for those that are asked.
         let indexes: Vec<_> = apps
             .iter()
-            .map(|(app, table)| {
-                let index = table.as_ref().map_err(Clone::clone);
-                let index = index.and_then(RouteIndex::compile).map(Arc::new);
-                (app, index)
-            })
+            .map(|(app, table)| (app, LazyCell::new(|| compile(table))))
             .collect();
         for rule in rules {
             let Some((app, index)) = indexes.iter().find(|(app, _)| *app.name == *rule.app) else {
@@ -418,7 +417,13 @@ impl Router {
                     origin: rule.origin.clone(),
                 });
             };
-            let index = match index {
+            let asks =
+                rule.matches.owned || owned_before || app.traffic.is_some() || rule.passes_on();
+            if !asks {
+                built.push(Rule::of(rule, Arc::clone(app), None, false));
+                continue;
+            }
+            let index = match &**index {
                 Ok(index) => Some(Arc::clone(index)),
                 // Only where it matters; a table that is not known is no error below an owner.
                 Err(error) if rule.matches.owned || (owned_before && error.is_of_a_route()) => {
@@ -469,7 +474,15 @@ impl Router {
     ) -> Vec<String> {
         let tables: Vec<(&str, &RouteTable)> = rules
             .iter()
-            .filter(|rule| rule.matches.location.is_everywhere())
+            // What takes a part of the requests only hides nothing.
+            .filter(|rule| {
+                let RuleMatch {
+                    location,
+                    conditions,
+                    ..
+                } = &rule.matches;
+                location.is_everywhere() && conditions.is_empty() && !rule.passes_on()
+            })
             .filter_map(|rule| {
                 let (app, table) = apps.iter().find(|(app, _)| *app.name == *rule.app)?;
                 Some((&*app.name, table.as_ref().ok()?))
@@ -883,6 +896,7 @@ mod tests {
     use crate::app::{
         AppError, BoxFuture, Description, Interface, Request, Response, Route, WebSocketApplication,
     };
+    use crate::config::rule::{Percent, ShadowConfig};
     use crate::metrics::Metrics;
     use crate::ws::Handshake;
 
@@ -1566,5 +1580,17 @@ mod tests {
             ]
         );
         assert_eq!(warnings(&many, &["POST /a", "GET /h"]), [""; 0]);
+
+        let mut rules = rules;
+        rules[0].shadow = Some(ShadowConfig::new(Percent::ALL));
+        let apps = [
+            (asgi("new"), Ok(table(&many))),
+            (wsgi("old"), Ok(table(&many))),
+        ];
+        assert_eq!(
+            Router::warnings(&rules, &apps),
+            [""; 0],
+            "copies hide nothing"
+        );
     }
 }

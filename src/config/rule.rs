@@ -96,7 +96,7 @@ impl RuleMatch {
 
     /// Whether it takes whatever comes.
     pub fn is_catch_all(&self) -> bool {
-        !self.owned && self.location.is_everywhere() && self.conditions == Conditions::default()
+        !self.owned && self.location.is_everywhere() && self.conditions.is_empty()
     }
 
     /// Whether it is for a method (`*` stands for all).
@@ -215,6 +215,13 @@ pub struct Conditions {
     pub cookies: Vec<(String, Glob)>,
     /// Of the decoded query.
     pub query: Vec<(String, Glob)>,
+}
+
+impl Conditions {
+    /// Whether nothing is asked.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl fmt::Display for Conditions {

@@ -15,7 +15,7 @@ pub struct Conditions(rule::Conditions);
 impl Conditions {
     /// `None` where nothing is asked.
     pub fn new(conditions: &rule::Conditions) -> Option<Self> {
-        (*conditions != rule::Conditions::default()).then(|| Self(conditions.clone()))
+        (!conditions.is_empty()).then(|| Self(conditions.clone()))
     }
 
     pub fn asks_method(&self) -> bool {
