@@ -229,11 +229,19 @@ struct Answer {
 }
 
 impl Answer {
-    fn captured(self) -> Captured {
+    fn complete(self) -> Captured {
         Captured {
             status: self.status,
             headers: self.headers,
             body: self.body.finish(),
+        }
+    }
+
+    fn broken_off(self) -> Captured {
+        Captured {
+            status: self.status,
+            headers: self.headers,
+            body: self.body.break_off(),
         }
     }
 }
@@ -320,7 +328,7 @@ impl ShadowCopy {
             // Too long to be kept, or not read to its end by whom it was for.
             Some(None) => return Outcome::Shed,
         };
-        let old = answer.captured();
+        let old = answer.complete();
         let (new_app, new_at) = self.new.clone();
         let new = match self.ask(&new_app, new_at, body.clone()).await {
             Ok(new) => new,
@@ -404,14 +412,14 @@ impl ShadowCopy {
         };
         if self.head.method == Method::HEAD {
             body.satisfied();
-            return Ok(answer.captured());
+            return Ok(answer.complete());
         }
         while let Some(data) = body.data().await {
             match data {
                 Ok(data) => answer.body.push(&data),
-                Err(_) => return Err("its answer broke off"),
+                Err(_) => return Ok(answer.broken_off()),
             }
         }
-        Ok(answer.captured())
+        Ok(answer.complete())
     }
 }

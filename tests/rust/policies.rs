@@ -421,7 +421,7 @@ async fn a_copy_that_fails_or_hangs_changes_nothing_for_the_client() {
         sender.abort("half-way");
         Ok(Response::new(receiver.into()))
     });
-    for new in [fails, hangs, breaks] {
+    for (new, place) in [(fails, 2), (hangs, 2), (breaks, 1)] {
         let rule = shadow(|config| config.timeout = std::time::Duration::from_millis(50));
         let server = server(new, text("old"), rule);
         let mut client = server.connect();
@@ -431,8 +431,11 @@ async fn a_copy_that_fails_or_hangs_changes_nothing_for_the_client() {
         let seen = server
             .observed(|seen| counts(seen).iter().sum::<u64>() == 2)
             .await;
-        assert_eq!(counts(&seen)[..2], [0, 0], "{seen:?}");
-        assert!(counts(&seen)[2] >= 1, "{seen:?}");
+        // Told as failed or as different, or not sent, as one of them may still run.
+        let [same, rest @ ..] = counts(&seen);
+        assert_eq!((same, rest.iter().sum::<u64>()), (0, 2), "{seen:?}");
+        assert!(counts(&seen)[place] >= 1, "{seen:?}");
+        assert_eq!(counts(&seen)[3 - place], 0, "{seen:?}");
     }
 }
 
