@@ -69,7 +69,10 @@ class Visitors:
         with self._lock:
             self.asked += 1
             self.crashed += answer.status_code == 500
-        expected = (500, 302) if method == "POST" else (500, 200)
+        expected = [302] if method == "POST" else [200]
+        if (method, path) == ("GET", "/orders"):
+            # The planted mistake.
+            expected.append(500)
         assert answer.status_code in expected, f"{method} {path}: {answer.status_code}"
         return answer
 
